@@ -1,0 +1,191 @@
+/* For the marked loop part of a kernel file, the only part that is compiled once per instruction set.
+ *
+ * A file with loops looks like this:
+ *   #include "loops.h"
+ *   struct scale { const void *x; void *y; int dtype; float a; };      // shared by both halves
+ *   #if UNIC_LOOPS
+ *   UNIC_LOOP(scale_rows) { const struct scale *s = context; for (int64_t i = begin; i < end; i++) ... }
+ *   #else
+ *   UNIC_LOOP_TABLE(scale_rows);
+ *   ... shape rule, forward (calls UNIC_RUN(scale_rows, n, chunk, &s)), backward, descriptor
+ *   #endif
+ *
+ * Fast forms compute in f32 whatever the storage (f32, bf16, f16): rows are loaded into a small buffer, or used in place when they are f32.
+ * Compiled without fast-math: NaN and Inf behave; sums are vectorised by `#pragma omp simd reduction` where order is fixed by the chunking. */
+#ifndef UNIC_LOOPS_H
+#define UNIC_LOOPS_H
+
+#ifndef UNIC_LOOPS
+#define UNIC_LOOPS 0
+#endif
+
+#include "op.h"
+#include "random.h"
+#include <math.h>
+
+#define UNIC_GLUE_(a, b) a##_##b
+#define UNIC_GLUE(a, b) UNIC_GLUE_(a, b)
+
+#if UNIC_LOOPS
+
+#define UNIC_LOOP(name) \
+  void UNIC_GLUE(name, UNIC_ISA_NAME)(void *context, int64_t begin, int64_t end); \
+  void UNIC_GLUE(name, UNIC_ISA_NAME)(void *context, int64_t begin, int64_t end)
+
+#else
+
+#if defined(__x86_64__)
+#define UNIC_LOOP_TABLE(name) \
+  extern unic_body name##_base, name##_avx2, name##_avx512, name##_avx512_bf16; \
+  static unic_body *const name[UNIC_ISAS] = {name##_base, name##_avx2, name##_avx512, name##_avx512_bf16}
+#else
+#define UNIC_LOOP_TABLE(name) \
+  extern unic_body name##_base; \
+  static unic_body *const name[UNIC_ISAS] = {name##_base, name##_base, name##_base, name##_base}
+#endif
+#define UNIC_RUN(name, n, chunk, context) unic_parallel_for((n), (chunk), name[unic_isa_current()], (context))
+
+#endif
+
+/* ---------------------------------------------------------------- rows: f32 views of f32/bf16/f16 storage */
+
+enum { UNIC_ROW = 1024 };   /* floats in a row buffer: 4 KB, so that several stay in L1 */
+
+/* n <= UNIC_ROW elements from element `at` on as floats: in place for f32, converted into buffer otherwise. */
+static inline const float *unic_row_load(const void *p, int dtype, int64_t at, int64_t n, float *restrict buffer) {
+  if (dtype == UNIC_F32) return (const float *)p + at;
+  const uint16_t *restrict h = (const uint16_t *)p + at;
+  if (dtype == UNIC_BF16) {
+    for (int64_t i = 0; i < n; i++) buffer[i] = unic_float_of_bf16(h[i]);
+  } else {
+    for (int64_t i = 0; i < n; i++) buffer[i] = unic_float_of_f16(h[i]);
+  }
+  return buffer;
+}
+
+/* Where to write a row that unic_row_store will put into p: the place itself for f32, the buffer otherwise. */
+static inline float *unic_row_place(void *p, int dtype, int64_t at, float *buffer) {
+  return dtype == UNIC_F32 ? (float *)p + at : buffer;
+}
+
+/* Convert a row written at unic_row_place into storage; nothing to do for f32. */
+static inline void unic_row_store(void *p, int dtype, int64_t at, int64_t n, const float *restrict row) {
+  if (dtype == UNIC_F32) return;
+  uint16_t *restrict h = (uint16_t *)p + at;
+  if (dtype == UNIC_BF16) {
+    for (int64_t i = 0; i < n; i++) h[i] = unic_bf16_of_float(row[i]);
+  } else {
+    for (int64_t i = 0; i < n; i++) h[i] = unic_f16_of_float(row[i]);
+  }
+}
+
+/* p[at..at+n) = row, or += row. For gradients that honour `accumulate`. The row must not be the place itself. */
+static inline void unic_row_put(void *p, int dtype, int64_t at, int64_t n, const float *restrict row, int accumulate) {
+  if (dtype == UNIC_F32) {
+    float *restrict f = (float *)p + at;
+    if (accumulate) for (int64_t i = 0; i < n; i++) f[i] += row[i];
+    else for (int64_t i = 0; i < n; i++) f[i] = row[i];
+    return;
+  }
+  uint16_t *restrict h = (uint16_t *)p + at;
+  if (dtype == UNIC_BF16) {
+    if (accumulate) for (int64_t i = 0; i < n; i++) h[i] = unic_bf16_of_float(unic_float_of_bf16(h[i]) + row[i]);
+    else for (int64_t i = 0; i < n; i++) h[i] = unic_bf16_of_float(row[i]);
+  } else {
+    if (accumulate) for (int64_t i = 0; i < n; i++) h[i] = unic_f16_of_float(unic_float_of_f16(h[i]) + row[i]);
+    else for (int64_t i = 0; i < n; i++) h[i] = unic_f16_of_float(row[i]);
+  }
+}
+
+/* ---------------------------------------------------------------- random rows */
+
+/* Numbers start .. start+n-1 of the stream (seed, counter). */
+static inline void unic_random_row(uint64_t seed, uint64_t counter, int64_t start, int64_t n, uint32_t *restrict out) {
+  int64_t i = 0;
+  for (; i < n && ((start + i) & 3); i++) out[i] = unic_random_bits(seed, counter, start + i);
+  uint64_t block = counter + (uint64_t)((start + i) >> 2);
+  for (; i + 32 <= n; i += 32, block += 8) {
+    /* Eight blocks side by side, so that the rounds vectorise. */
+    uint32_t c0[8], c1[8], c2[8], c3[8];
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int l = 0; l < 8; l++) { c0[l] = (uint32_t)(block + (uint64_t)l); c1[l] = (uint32_t)((block + (uint64_t)l) >> 32); c2[l] = 0; c3[l] = 0; }
+    for (int round = 0; round < 10; round++) {
+      #pragma omp simd
+      for (int l = 0; l < 8; l++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
+        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+        c1[l] = (uint32_t)p1; c3[l] = (uint32_t)p0; c0[l] = n0; c2[l] = n2;
+      }
+      k0 += 0x9E3779B9u; k1 += 0xBB67AE85u;
+    }
+    for (int l = 0; l < 8; l++) { out[i + 4 * l] = c0[l]; out[i + 4 * l + 1] = c1[l]; out[i + 4 * l + 2] = c2[l]; out[i + 4 * l + 3] = c3[l]; }
+  }
+  for (; i < n; i++) out[i] = unic_random_bits(seed, counter, start + i);
+}
+
+/* ---------------------------------------------------------------- branch-free maths that vectorises */
+
+/* exp: Cody-Waite reduction and a degree-6 Chebyshev fit (relative error 2.5e-9 before rounding). Overflow -> inf, underflow -> 0, NaN stays. */
+static inline float unic_expf(float x) {
+  float c = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+  c = x != x ? x : c;
+  float k = rintf(c * 1.44269504f);
+  float r = c - k * 0.693145752f;
+  r = r - k * 1.42860677e-6f;
+  float p = 0.00139411084f;
+  p = p * r + 0.0083751264f;
+  p = p * r + 0.0416663529f;
+  p = p * r + 0.166664155f;
+  p = p * r + 0.500000005f;
+  p = p * r + 1.00000004f;
+  p = p * r + 1.0f;
+  /* 2^k in two factors, so that subnormal results and k = 128 come out right. */
+  int32_t n = c == c ? (int32_t)k : 0;
+  int32_t half = n >> 1;
+  union { int32_t i; float f; } a = {(half + 127) << 23}, b = {(n - half + 127) << 23};
+  return p * a.f * b.f;
+}
+
+/* erfc(z) exp(z^2) for z >= 0: a degree-10 Chebyshev fit in 1/(1 + z/2) (relative error 3.2e-8 before rounding). */
+static inline float unic_erfcxf(float z) {
+  float t = 1.0f / (1.0f + 0.5f * z);
+  float p = 0.036262449f;
+  p = p * t - 0.258313002f;
+  p = p * t + 0.760911248f;
+  p = p * t - 1.13781468f;
+  p = p * t + 0.838628298f;
+  p = p * t - 0.344009982f;
+  p = p * t + 0.321946169f;
+  p = p * t + 0.213806314f;
+  p = p * t + 0.28687132f;
+  p = p * t + 0.281697447f;
+  p = p * t + 1.44148505e-05f;
+  return p;
+}
+
+/* The standard normal's distribution function, and its density. */
+static inline float unic_normal_cdff(float x) {
+  float z = fabsf(x) * 0.707106781f;
+  float tail = 0.5f * unic_erfcxf(z) * unic_expf(-z * z);
+  return x > 0 ? 1.0f - tail : x != x ? x : tail;
+}
+static inline float unic_normal_pdff(float x) { return 0.398942280f * unic_expf(-0.5f * x * x); }
+
+/* tanh through exp, with a short series near zero where the difference would cancel. */
+static inline float unic_tanhf(float x) {
+  float a = fabsf(x);
+  float e = unic_expf(-2.0f * a);
+  float big = (1.0f - e) / (1.0f + e);
+  float s = x * x;
+  float small = a * (1.0f + s * (-0.333333333f + s * (0.133333333f - s * 0.0539682540f)));
+  float t = a < 0.1f ? small : big;
+  return x < 0 ? -t : t;
+}
+
+static inline float unic_sigmoidf(float x) {
+  float e = unic_expf(-fabsf(x));
+  float p = 1.0f / (1.0f + e);
+  return x >= 0 ? p : x != x ? x : e * p;
+}
+
+#endif

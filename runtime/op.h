@@ -1,0 +1,168 @@
+/* What an op is: one descriptor per op, one file per op (kernels/<op>.c), the folder is the registry.
+ *
+ * An op is a pure function of its arguments except for what its signature marks with '!'. A file holds, in this order: header comment
+ * (formula, shapes in one-letter dimensions, what is saved, determinism, source), shape rule, plan (optional), forward, backward, descriptor.
+ *
+ * SIGNATURE, one string:
+ *   "x: tensor[N,C,H,W], weight: tensor[O,I,Kh,Kw], bias: tensor<wide>?[O], stride: int[2] = 1, groups: int = 1 -> y, (mean, rstd)"
+ * Kinds of argument:
+ *   tensor          the op's float type T: all arguments of this kind have one dtype (f32, bf16, f16 or f64)
+ *   tensor<wide>    f32, or f64 when T is f64 (statistics, norm parameters, biases, losses)
+ *   tensor<float>   any floating type, on its own        tensor<int>  i64 or i32        tensor<any>  any type
+ *   tensor<f32> ... exactly that type
+ *   tensor...?      may be absent (nil)                  tensor...[]  written `tensors`: a list of tensors; tensors<float> and so on likewise
+ *   operand         a tensor of type T, or a number (then arg[i].number holds it and in[i].present is 0)
+ *   number int bool int[n] (a single int is repeated n times) ints (a list of any length <= 8) choice(a|b|c)
+ *   dtype           a dtype name (arg[i].integer)
+ *   scalar          a 0-d f32 tensor or a number (uploaded): what changes from step to step
+ *   rng             the generator state, i64 [2] = {seed, counter} on the device; the device's own when absent; mutated
+ *   name!: ...      the op writes to this argument (version raised)
+ * Dimensions in [..] are checked by the door before the shape rule: a letter binds at its first use and must agree afterwards, a number must
+ * match, "..." stands for any leading dimensions (their sizes are not compared). No [..] means any rank.
+ * `= value` gives the default of an attribute; arguments after the tensors may be given by name in one options table.
+ * Outputs follow "->"; those in parentheses are hidden: made only when a gradient will be needed, seen only by the op's own backward.
+ */
+#ifndef UNIC_OP_H
+#define UNIC_OP_H
+
+#include "cpu.h"
+#include "device.h"
+#include "status.h"
+#include "tensor.h"
+#include "threads.h"
+
+enum { UNIC_MAX_ARGS = 16, UNIC_MAX_OUTS = 6, UNIC_MAX_INTS = 8, UNIC_MAX_DERIVED = 2 };
+
+/* The value of an attribute. */
+typedef struct unic_value {
+  double number;                   /* number, operand */
+  int64_t integer;                 /* int, bool (0/1), choice (index), dtype; also the number of ints or of list members */
+  int64_t ints[UNIC_MAX_INTS];     /* int[n], ints */
+  bool given;                      /* false: absent optional, or the default */
+} unic_value;
+
+/* ---------------------------------------------------------------- what the shape rule sees */
+
+/* An output to be made. */
+typedef struct unic_meta {
+  uint8_t dtype, ndim, block;
+  uint8_t layout;                  /* unic_layout; UNIC_LAYOUT_KEEP: stride[] is filled in */
+  int64_t shape[UNIC_MAX_RANK], stride[UNIC_MAX_RANK], offset;   /* offset: views only */
+} unic_meta;
+
+/* A call before it runs; indices are positions in the signature. */
+typedef struct unic_call {
+  const struct unic_op *op;
+  unic_tensor *in[UNIC_MAX_ARGS];          /* NULL: absent or not a tensor; borrowed */
+  unic_tensor **list[UNIC_MAX_ARGS];       /* tensor lists; arg[i].integer members; borrowed */
+  unic_value arg[UNIC_MAX_ARGS];
+  unic_device *device;
+  unic_dtype type;                         /* T; UNIC_F32 when there is no argument of type T */
+  bool grad;                               /* a tape node will be made */
+  unic_meta out[UNIC_MAX_OUTS];            /* the shape rule fills all of them, hidden ones too */
+} unic_call;
+
+/* Outputs, for shape rules. Row-major unless changed afterwards. */
+void unic_out(unic_call *c, int j, unic_dtype dtype, int ndim, const int64_t *shape);
+/* Shape, dtype and (when t is dense) layout of t. */
+void unic_out_like(unic_call *c, int j, const unic_tensor *t);
+/* Broadcast of several tensors' shapes, as NumPy does; false when they do not fit. */
+bool unic_shape_broadcast(int *ndim, int64_t *shape, int more_ndim, const int64_t *more);
+/* A dimension counted from 1 (or from the end, -1) as an index from 0; a sentence naming op and argument otherwise. `ndim` >= 1. */
+unic_status unic_dim(const unic_call *c, int arg, int64_t dim, int ndim, int *out);
+/* "[op] argument 'name': " + the sentence. */
+unic_status unic_fail_arg(const unic_call *c, int arg, const char *format, ...) __attribute__((format(printf, 3, 4), cold));
+
+/* ---------------------------------------------------------------- what a kernel sees */
+
+/* A tensor as a kernel sees it. */
+typedef struct unic_view {
+  void *data;                      /* first element; NULL: absent, not saved, not wanted, zero-size, or meta */
+  int64_t shape[UNIC_MAX_RANK], stride[UNIC_MAX_RANK];   /* elements; strides mean nothing when block > 0 */
+  int64_t numel;
+  uint8_t ndim, dtype, block;
+  uint8_t present;                 /* the argument was given / the gradient is wanted */
+} unic_view;
+
+/* One launch. In backward, in[] and out[] carry shapes always and data where the descriptor's `saves` lists them. */
+typedef struct unic_kernel {
+  const struct unic_op *op;
+  unic_device *device;
+  unic_dtype type;                              /* T */
+  bool backward, grad;                          /* grad (forward): hidden outputs are there */
+  unic_view in[UNIC_MAX_ARGS];
+  unic_view *list[UNIC_MAX_ARGS];
+  unic_value arg[UNIC_MAX_ARGS];
+  unic_view out[UNIC_MAX_OUTS];
+  unic_view dout[UNIC_MAX_OUTS];                /* gradients of outputs, in the outputs' layout and dtype; data NULL = zero */
+  unic_view dout2[UNIC_MAX_OUTS];               /* second addend, only for ops with addends = 2; data NULL = none */
+  unic_view din[UNIC_MAX_ARGS];                 /* gradients of inputs, in the inputs' layout (row-major if those are not dense); present = wanted */
+  uint8_t accumulate[UNIC_MAX_ARGS];            /* 0: overwrite, 1: add to what is there */
+  const void *plan;                             /* unic_plan.data */
+  void *scratch;                                /* unic_plan.scratch bytes */
+  void *derived[UNIC_MAX_DERIVED];              /* unic_plan.derive[i]'s data, up to date */
+} unic_kernel;
+
+/* What is worked out once per combination of shapes, strides, dtypes, attributes (and wanted/accumulate flags in backward). */
+typedef struct unic_plan {
+  void *data;                                   /* the op's own; freed by `free` */
+  void (*free)(void *data);
+  int64_t scratch;                              /* bytes of scratch per launch */
+  int derives;
+  struct {
+    int arg;                                    /* of this input's storage ... */
+    uint64_t tag;                               /* ... this form (equal tags = equal forms) */
+    int64_t bytes;
+    unic_status (*make)(const unic_kernel *k, int i, void *to);   /* from k->in[arg] into `to` */
+  } derive[UNIC_MAX_DERIVED];
+} unic_plan;
+
+/* ---------------------------------------------------------------- the descriptor */
+
+typedef enum unic_autocast {
+  UNIC_CAST_NONE,      /* runs in whatever it is given; with mixed T arguments the widest */
+  UNIC_CAST_LOW,       /* products: bf16/f16 under autocast */
+  UNIC_CAST_FULL       /* f32 under autocast: losses, sums, softmax on its own */
+} unic_autocast;
+
+enum {
+  UNIC_OP_VIEW = 1,          /* out[0] looks at in[0]'s storage; no kernel in forward (backward kernel writes din[0]) */
+  UNIC_OP_NO_GRAD = 2,       /* no backward: refused when a gradient would be needed (float outputs) */
+  UNIC_OP_SAME_THREADS = 4,  /* a library inside: bits equal only for equal thread counts; otherwise any_threads */
+  UNIC_OP_SERVICE = 8,       /* for the runtime, not for Lua */
+  UNIC_OP_INPLACE = 16,      /* returns its first mutated argument, has no output of its own */
+  UNIC_OP_METHOD = 32,       /* also a tensor method x:op(...) (first argument is a tensor) */
+  UNIC_OP_CHEAP = 64         /* outputs are cheap to recompute from what is saved */
+};
+
+typedef struct unic_op {
+  const char *name, *signature;
+  const char *doc;                       /* what `? op` shows: a sentence or more, then one line per argument */
+  const char *saves;                     /* names of inputs, outputs and hidden outputs kept for backward: "x weight mean" */
+  const char *grads;                     /* inputs that have a gradient, with flags: "x weight:wide bias:wide table:rows"
+                                            wide: written in f32 even when T is bf16/f16; write_only: the kernel cannot accumulate;
+                                            rows: sparse rows (the kernel always adds into a zeroed or kept gradient) */
+  const char *layouts;                   /* what inputs may be, per name: "x:any" (any strides), "x:dense" (all inputs marked dense share one dense
+                                            layout), "x:channels_last", "x:channels_last|blocked"; unnamed inputs are made row-major */
+  unic_status (*shape)(unic_call *c);
+  unic_status (*plan)(const unic_kernel *k, unic_plan *p);
+  unic_op_kernels cpu;                   /* reference: the plain f64 form; when NULL, forward serves f64 too */
+  /* Views and pass-through gradients: the gradient of in[0] as a look at dy's storage (*out new). NULL: the backward kernel is used. */
+  unic_status (*grad_view)(const unic_call *c, unic_tensor *dy, unic_tensor **out);
+  uint32_t flags;
+  unic_autocast autocast;
+  int addends;                           /* gradients of an output that the backward kernel sums itself: 0 or 1 = one, 2 = two */
+  double (*flops)(const unic_kernel *k); /* of the forward (twice that counts for the backward); NULL: memory-bound */
+} unic_op;
+
+/* Every kernels/<op>.c ends in this: UNIC_OPS(add, &op_add) defines the file's list. */
+#define UNIC_OPS(file, ...) \
+  extern const unic_op *const unic_ops_##file[]; \
+  const unic_op *const unic_ops_##file[] = { __VA_ARGS__, 0 }
+
+/* The op table: all files' lists, made by the build. */
+extern const unic_op *const *const unic_op_files[];
+/* An op by name; NULL when there is none. */
+const unic_op *unic_op_find(const char *name);
+
+#endif

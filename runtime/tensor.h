@@ -1,0 +1,98 @@
+/* Storage and tensors: who owns the bytes, and how a tensor looks at them. */
+#ifndef UNIC_TENSOR_H
+#define UNIC_TENSOR_H
+
+#include "dtype.h"
+#include "memory.h"
+#include "status.h"
+
+enum { UNIC_MAX_RANK = 8 };
+
+struct unic_device;
+struct unic_node;
+
+/* A form of a storage's contents that a kernel wants (bf16 copy, packed weight): rebuilt when the version moved, dropped first under pressure. */
+typedef struct unic_derived {
+  struct unic_derived *next;
+  uint64_t tag;           /* which form; chosen by the plan that asks */
+  uint64_t version;       /* of the storage when it was made */
+  unic_block *block;
+} unic_derived;
+
+typedef struct unic_storage {
+  _Atomic int32_t refs;
+  uint32_t line;             /* interned recipe line that made it (0: not noted) */
+  struct unic_device *device;
+  unic_block *block;         /* NULL: foreign memory or meta */
+  void *data;                /* NULL on meta */
+  int64_t bytes;
+  _Atomic uint64_t version;  /* raised by every op that mutates it */
+  uint32_t mutation_line;
+  bool pinned;               /* a data_ptr is out: derived forms are barred until touched() */
+  unic_derived *derived;
+  void (*release)(void *context);   /* foreign memory's owner */
+  void *release_context;
+} unic_storage;
+
+typedef struct unic_tensor {
+  _Atomic int32_t refs;
+  uint8_t dtype, ndim;
+  uint8_t block;             /* 0: strided; 8 or 16: channels blocked by that much (N, C/b, H, W, b), opaque to everyone but conv-chain kernels */
+  uint8_t requires_grad;     /* set by the user on a leaf, or true because a node made it */
+  uint8_t retain_grad;
+  uint8_t keep;              /* parameters, buffers, gradients, optimiser state: survive unic.scope */
+  int16_t output;            /* which output of `node` this is */
+  int64_t shape[UNIC_MAX_RANK], stride[UNIC_MAX_RANK], offset;   /* in elements */
+  unic_storage *storage;
+  struct unic_node *node;    /* who made it, when a gradient can flow; NULL on leaves */
+  struct unic_tensor *grad;  /* leaves and retain_grad: the accumulated gradient */
+  int64_t hook;              /* key of Lua hooks in the graph environment; 0: none */
+} unic_tensor;
+
+/* How memory is laid out for a shape. */
+typedef enum unic_layout {
+  UNIC_CONTIGUOUS,      /* row-major */
+  UNIC_CHANNELS_LAST,   /* rank 4: N, H, W, C in memory */
+  UNIC_BLOCKED,         /* rank 4: N, C/b, H, W, b */
+  UNIC_LAYOUT_KEEP      /* as the given strides say */
+} unic_layout;
+
+int64_t unic_shape_numel(int ndim, const int64_t *shape);
+/* Strides of a dense layout (rank 4 for UNIC_CHANNELS_LAST, otherwise row-major). */
+void unic_stride_fill(int ndim, const int64_t *shape, unic_layout layout, int64_t *stride);
+
+/* A new tensor with undefined contents. layout UNIC_BLOCKED takes its block from `block`. */
+unic_status unic_tensor_new(struct unic_device *device, unic_dtype dtype, int ndim, const int64_t *shape, unic_layout layout, int block, unic_tensor **out);
+/* The same with given dense strides. */
+unic_status unic_tensor_new_strided(struct unic_device *device, unic_dtype dtype, int ndim, const int64_t *shape, const int64_t *stride, unic_tensor **out);
+/* A tensor on foreign host memory; `release(context)` runs when the last reference goes. */
+unic_status unic_tensor_foreign(unic_dtype dtype, int ndim, const int64_t *shape, void *data, void (*release)(void *), void *context, unic_tensor **out);
+/* Another look at t's storage; no gradient link. */
+unic_status unic_tensor_view(const unic_tensor *t, int ndim, const int64_t *shape, const int64_t *stride, int64_t offset, unic_tensor **out);
+/* The same look without any link to the tape (what the tape itself saves). */
+unic_status unic_tensor_alias(const unic_tensor *t, unic_tensor **out);
+
+unic_tensor *unic_tensor_ref(unic_tensor *t);
+void unic_tensor_unref(unic_tensor *t);   /* NULL is fine; graphs of any depth are freed without recursion */
+
+int64_t unic_tensor_numel(const unic_tensor *t);
+int64_t unic_tensor_bytes(const unic_tensor *t);    /* of its elements */
+void *unic_tensor_data(const unic_tensor *t);       /* first element; device pointer, NULL on meta */
+bool unic_tensor_is_contiguous(const unic_tensor *t);
+bool unic_tensor_is_channels_last(const unic_tensor *t);
+/* True when the elements fill one piece of memory without holes or overlap, in any order of dimensions. Blocked tensors are dense. */
+bool unic_tensor_is_dense(const unic_tensor *t);
+bool unic_tensor_same_layout(const unic_tensor *a, const unic_tensor *b);   /* shape, strides, block */
+struct unic_device *unic_tensor_device(const unic_tensor *t);
+
+void unic_storage_ref(unic_storage *s);
+void unic_storage_unref(unic_storage *s);
+/* An op has written to it: version up, derived forms stale, `line` noted. */
+void unic_storage_touch(unic_storage *s, uint32_t line);
+void unic_storage_drop_derived(unic_storage *s);
+
+/* "f32 [2, 3] on cpu" into a buffer, for sentences; returns the buffer. */
+const char *unic_tensor_describe(const unic_tensor *t, char *buffer, size_t bytes);
+const char *unic_shape_describe(int ndim, const int64_t *shape, char *buffer, size_t bytes);
+
+#endif
