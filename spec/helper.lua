@@ -1,0 +1,1 @@
+--- Loaded once by busted before any spec: the assertions that the specs share.
