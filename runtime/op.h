@@ -14,7 +14,7 @@
  *   operand         a tensor of type T, or a number (then arg[i].number holds it and in[i].present is 0)
  *   number int bool int[n] (a single int is repeated n times) ints (a list of any length <= 8) choice(a|b|c)
  *   dtype           a dtype name (arg[i].integer)
- *   scalar          a 0-d f32 tensor or a number (uploaded): what changes from step to step
+ *   scalar          a 0-d wide tensor (f32; f64 when T is f64) or a number (uploaded): what changes from step to step
  *   rng             the generator state, i64 [2] = {seed, counter} on the device; the device's own when absent; mutated
  *   name!: ...      the op writes to this argument (version raised)
  * Dimensions in [..] are checked by the door before the shape rule: a letter binds at its first use and must agree afterwards, a number must
@@ -84,6 +84,8 @@ typedef struct unic_view {
   uint8_t present;                 /* the argument was given / the gradient is wanted */
 } unic_view;
 
+typedef struct unic_plan unic_plan;
+
 /* One launch. In backward, in[] and out[] carry shapes always and data where the descriptor's `saves` lists them. */
 typedef struct unic_kernel {
   const struct unic_op *op;
@@ -98,13 +100,15 @@ typedef struct unic_kernel {
   unic_view dout2[UNIC_MAX_OUTS];               /* second addend, only for ops with addends = 2; data NULL = none */
   unic_view din[UNIC_MAX_ARGS];                 /* gradients of inputs, in the inputs' layout (row-major if those are not dense); present = wanted */
   uint8_t accumulate[UNIC_MAX_ARGS];            /* 0: overwrite, 1: add to what is there */
+  unic_view *dlist[UNIC_MAX_ARGS];              /* gradients of the members of a list: present = wanted; always overwritten */
+  const unic_plan *whole_plan;                  /* for the runtime */
   const void *plan;                             /* unic_plan.data */
   void *scratch;                                /* unic_plan.scratch bytes */
   void *derived[UNIC_MAX_DERIVED];              /* unic_plan.derive[i]'s data, up to date */
 } unic_kernel;
 
 /* What is worked out once per combination of shapes, strides, dtypes, attributes (and wanted/accumulate flags in backward). */
-typedef struct unic_plan {
+struct unic_plan {
   void *data;                                   /* the op's own; freed by `free` */
   void (*free)(void *data);
   int64_t scratch;                              /* bytes of scratch per launch */
@@ -115,7 +119,7 @@ typedef struct unic_plan {
     int64_t bytes;
     unic_status (*make)(const unic_kernel *k, int i, void *to);   /* from k->in[arg] into `to` */
   } derive[UNIC_MAX_DERIVED];
-} unic_plan;
+};
 
 /* ---------------------------------------------------------------- the descriptor */
 

@@ -16,11 +16,13 @@ typedef struct unic_derived {
   struct unic_derived *next;
   uint64_t tag;           /* which form; chosen by the plan that asks */
   uint64_t version;       /* of the storage when it was made */
-  unic_block *block;
+  uint64_t recording;     /* the recording it was made in (a replay must make it anew); 0: none */
+  struct unic_storage *form;
 } unic_derived;
 
 typedef struct unic_storage {
   _Atomic int32_t refs;
+  struct unic_storage *derived_prev, *derived_next;   /* all storages that have derived forms, to drop them under pressure */
   uint32_t line;             /* interned recipe line that made it (0: not noted) */
   struct unic_device *device;
   unic_block *block;         /* NULL: foreign memory or meta */
@@ -90,6 +92,24 @@ void unic_storage_unref(unic_storage *s);
 /* An op has written to it: version up, derived forms stale, `line` noted. */
 void unic_storage_touch(unic_storage *s, uint32_t line);
 void unic_storage_drop_derived(unic_storage *s);
+void unic_storage_drop_all_derived(void);
+/* New memory on a device; on an exhausted budget the pressure callback is asked once before it fails. */
+unic_status unic_storage_new(struct unic_device *device, int64_t bytes, unic_storage **out);
+/* The form `tag` of s at its present version (borrowed), or NULL. */
+unic_storage *unic_storage_derived_get(unic_storage *s, uint64_t tag, uint64_t recording);
+/* Room for the form (replacing an old one), to be filled by the caller. */
+unic_status unic_storage_derived_make(unic_storage *s, uint64_t tag, uint64_t recording, int64_t bytes, unic_storage **out);
+
+/* Upward calls, registered by the door. */
+typedef struct unic_callbacks {
+  /* Before an allocation: bytes were handed out since the last collection; may collect garbage. `must` when the budget is exhausted. */
+  void (*collect)(struct unic_device *device, bool must);
+  /* The interned line of the recipe that is running now; 0 when unknown. */
+  uint32_t (*line)(void);
+  /* Its text, "recipes/x.lua:12". */
+  const char *(*line_text)(uint32_t line);
+} unic_callbacks;
+extern unic_callbacks unic_call_up;
 
 /* "f32 [2, 3] on cpu" into a buffer, for sentences; returns the buffer. */
 const char *unic_tensor_describe(const unic_tensor *t, char *buffer, size_t bytes);

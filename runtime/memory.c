@@ -1,0 +1,432 @@
+/* The arena: segregated best fit with coalescing over large mappings that are never given back.
+ *
+ * Why not malloc: returning and re-faulting pages costs more than everything else the runtime adds to a step. Why not size classes: activations
+ * of a network have a few hundred distinct sizes, and best fit with coalescing left 0.3 % unused where it was measured. */
+#define _GNU_SOURCE
+#include "memory.h"
+#include "device.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef UNIC_ARENA_BYPASS
+#define UNIC_ARENA_BYPASS 0   /* 1: every block is a malloc of its own, so that AddressSanitizer sees its bounds */
+#endif
+
+enum { UNIT = 64, BINS = 176, LOOK = 24 };   /* LOOK: free blocks of one bin looked at for the best fit */
+
+typedef struct slab {
+  struct slab *next;
+  char *base;
+  int64_t bytes;
+  int64_t high;          /* bytes from base that were ever handed out */
+  unic_block *first;     /* blocks in address order */
+  unic_block *parent;    /* of a private pool: the block of the main pool this slab lies in */
+} slab;
+
+struct unic_memory_pool {
+  unic_memory *memory;
+  slab *slabs;
+  unic_block *bins[BINS];
+  uint64_t filled[(BINS + 63) / 64];
+  int64_t live;
+  bool orphan;           /* pool_free was called while blocks were out: the last one frees the slabs */
+};
+
+struct unic_block {
+  unic_block *prev, *next;            /* neighbours in the slab */
+  unic_block *bin_prev, *bin_next;    /* free list */
+  slab *home;
+  unic_memory_pool *pool;
+  char *data;
+  int64_t bytes;
+  void *owner;
+  bool free;
+};
+
+struct unic_memory {
+  unic_device *device;
+  pthread_mutex_t lock;
+  unic_memory_pool main;
+  unic_memory_pool *current;   /* where blocks come from: &main or a private pool */
+  unic_memory_stats stats;
+  bool poison;
+#if UNIC_ARENA_BYPASS
+  unic_block *all;             /* live blocks, linked by prev/next */
+#endif
+};
+
+/* ---------------------------------------------------------------- fault injection */
+
+static int64_t fail_countdown, fail_counted;
+static pthread_mutex_t fail_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool fail_armed;
+
+static bool should_fail(void) {
+  if (!__atomic_load_n(&fail_armed, __ATOMIC_RELAXED)) return false;
+  pthread_mutex_lock(&fail_lock);
+  fail_counted++;
+  bool fail = fail_countdown > 0 && --fail_countdown == 0;
+  pthread_mutex_unlock(&fail_lock);
+  return fail;
+}
+
+int64_t unic_memory_fail_after(int64_t n) {
+  pthread_mutex_lock(&fail_lock);
+  int64_t counted = fail_counted;
+  fail_counted = 0;
+  fail_countdown = n > 0 ? n : 0;
+  __atomic_store_n(&fail_armed, n != 0, __ATOMIC_RELAXED);   /* negative: count without failing */
+  pthread_mutex_unlock(&fail_lock);
+  return counted;
+}
+
+void *unic_new(size_t bytes) {
+  void *p = should_fail() ? NULL : calloc(1, bytes);
+  if (!p) unic_fail_memory("[memory] no host memory for a structure of %zu bytes", bytes);
+  return p;
+}
+
+void unic_delete(void *p) { free(p); }
+
+/* ---------------------------------------------------------------- budget */
+
+static int64_t read_number(const char *path) {
+  FILE *f = fopen(path, "r");
+  if (!f) return -1;
+  long long value = -1;
+  if (fscanf(f, "%lld", &value) != 1) value = -1;   /* "max" means no limit */
+  fclose(f);
+  return value;
+}
+
+int64_t unic_memory_budget_host(void) {
+  const char *text = getenv("UNIC_MEMORY");
+  if (text && *text) {
+    char *end;
+    double value = strtod(text, &end);
+    double unit = *end == 'G' || *end == 'g' ? 1e9 : *end == 'M' || *end == 'm' ? 1e6 : *end == 'K' || *end == 'k' ? 1e3 : 1;
+    if (value > 0) return (int64_t)(value * unit);
+  }
+  int64_t available = INT64_C(4) << 30;
+  FILE *f = fopen("/proc/meminfo", "r");
+  if (f) {
+    char line[128];
+    long long kb;
+    while (fgets(line, sizeof line, f))
+      if (sscanf(line, "MemAvailable: %lld", &kb) == 1) available = kb * 1024;
+    fclose(f);
+  }
+  int64_t limit = read_number("/sys/fs/cgroup/memory.max");
+  if (limit <= 0) limit = read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+  if (limit > 0 && limit < available) available = limit;
+  int64_t reserve = INT64_C(1) << 30;
+  return available > 2 * reserve ? available - reserve : available / 2;
+}
+
+/* ---------------------------------------------------------------- bins */
+
+static int bin_of(int64_t bytes) {
+  int e = 63 - __builtin_clzll((unsigned long long)bytes);        /* bytes >= 64: e >= 6 */
+  int bin = (e - 6) * 4 + (int)((bytes >> (e - 2)) & 3);
+  return bin < BINS ? bin : BINS - 1;
+}
+
+static void bin_insert(unic_memory_pool *p, unic_block *b) {
+  int i = bin_of(b->bytes);
+  b->free = true;
+  b->bin_prev = NULL;
+  b->bin_next = p->bins[i];
+  if (b->bin_next) b->bin_next->bin_prev = b;
+  p->bins[i] = b;
+  p->filled[i >> 6] |= UINT64_C(1) << (i & 63);
+}
+
+static void bin_remove(unic_memory_pool *p, unic_block *b) {
+  int i = bin_of(b->bytes);
+  if (b->bin_prev) b->bin_prev->bin_next = b->bin_next;
+  else p->bins[i] = b->bin_next;
+  if (b->bin_next) b->bin_next->bin_prev = b->bin_prev;
+  if (!p->bins[i]) p->filled[i >> 6] &= ~(UINT64_C(1) << (i & 63));
+  b->free = false;
+}
+
+static unic_block *bin_search(unic_memory_pool *p, int64_t bytes) {
+  for (int i = bin_of(bytes); i < BINS;) {
+    uint64_t word = p->filled[i >> 6] >> (i & 63);
+    if (!word) { i = (i | 63) + 1; continue; }
+    i += __builtin_ctzll(word);
+    unic_block *best = NULL;
+    int seen = 0;
+    for (unic_block *b = p->bins[i]; b && seen < LOOK; b = b->bin_next, seen++)
+      if (b->bytes >= bytes && (!best || b->bytes < best->bytes || (b->bytes == best->bytes && b->data < best->data))) best = b;
+    if (best) return best;
+    i++;
+  }
+  return NULL;
+}
+
+/* ---------------------------------------------------------------- slabs */
+
+static unic_status slab_add(unic_memory_pool *p, char *base, int64_t bytes, unic_block *parent) {
+  slab *s = unic_new(sizeof *s);
+  unic_block *b = s ? unic_new(sizeof *b) : NULL;
+  if (!b) { unic_delete(s); return UNIC_MEMORY; }
+  *s = (slab){.next = p->slabs, .base = base, .bytes = bytes, .first = b, .parent = parent};
+  *b = (unic_block){.home = s, .pool = p, .data = base, .bytes = bytes};
+  p->slabs = s;
+  bin_insert(p, b);
+  return UNIC_OK;
+}
+
+static unic_block *take_from(unic_memory_pool *p, int64_t bytes, void *owner);
+
+/* Room for `bytes` more: the main pool maps, a private pool takes a block of the main pool. */
+static unic_status pool_grow(unic_memory_pool *p, int64_t bytes) {
+  unic_memory *m = p->memory;
+  if (p != &m->main) {
+    int64_t want = bytes > (INT64_C(32) << 20) ? bytes : INT64_C(32) << 20;
+    unic_block *parent = take_from(&m->main, want, NULL);
+    if (!parent && want > bytes) parent = take_from(&m->main, want = bytes, NULL);
+    if (!parent) return UNIC_MEMORY;
+    unic_status status = slab_add(p, parent->data, parent->bytes, parent);
+    return status;
+  }
+  /* One mapping for the whole budget, so that there is one address order; smaller ones where address space is short. */
+  int64_t want = p->slabs ? bytes : m->stats.budget + (INT64_C(64) << 20);
+  if (want < bytes) want = bytes;
+  want = (want + 0xfffff) & ~INT64_C(0xfffff);
+  void *base = NULL;
+  for (;;) {
+    if (m->device->api->reserve(m->device, want, &base) == UNIC_OK) break;
+    if (want / 2 < bytes) return unic_fail_memory("[memory] %s has no address space for %lld bytes", m->device->name, (long long)bytes);
+    want /= 2;
+  }
+  return slab_add(p, base, want, NULL);
+}
+
+static unic_block *take_from(unic_memory_pool *p, int64_t bytes, void *owner) {
+  unic_block *b = bin_search(p, bytes);
+  if (!b) {
+    if (pool_grow(p, bytes) != UNIC_OK) return NULL;
+    b = bin_search(p, bytes);
+    if (!b) return NULL;
+  }
+  unic_block *rest = NULL;
+  if (b->bytes - bytes >= UNIT) {
+    rest = unic_new(sizeof *rest);
+    if (!rest) return NULL;
+  }
+  bin_remove(p, b);
+  if (rest) {
+    *rest = (unic_block){.prev = b, .next = b->next, .home = b->home, .pool = p, .data = b->data + bytes, .bytes = b->bytes - bytes};
+    if (rest->next) rest->next->prev = rest;
+    b->next = rest;
+    b->bytes = bytes;
+    bin_insert(p, rest);
+  }
+  int64_t end = b->data + b->bytes - b->home->base;
+  if (end > b->home->high) b->home->high = end;
+  b->owner = owner;
+  p->live++;
+  return b;
+}
+
+static void give_to(unic_memory_pool *p, unic_block *b) {
+  p->live--;
+  b->owner = NULL;
+  unic_block *next = b->next, *prev = b->prev;
+  if (next && next->free) {
+    bin_remove(p, next);
+    b->bytes += next->bytes;
+    b->next = next->next;
+    if (b->next) b->next->prev = b;
+    unic_delete(next);
+  }
+  if (prev && prev->free) {
+    bin_remove(p, prev);
+    prev->bytes += b->bytes;
+    prev->next = b->next;
+    if (prev->next) prev->next->prev = prev;
+    unic_delete(b);
+    b = prev;
+  }
+  bin_insert(p, b);
+}
+
+static void pool_release_slabs(unic_memory_pool *p) {
+  for (slab *s = p->slabs; s;) {
+    slab *next = s->next;
+    for (unic_block *b = s->first; b;) {
+      unic_block *after = b->next;
+      unic_delete(b);
+      b = after;
+    }
+    if (s->parent) give_to(&p->memory->main, s->parent);
+    unic_delete(s);
+    s = next;
+  }
+  p->slabs = NULL;
+}
+
+/* ---------------------------------------------------------------- the interface */
+
+unic_memory *unic_memory_new(unic_device *device, int64_t budget) {
+  unic_memory *m = unic_new(sizeof *m);
+  if (!m) return NULL;
+  m->device = device;
+  m->stats.budget = budget;
+  m->main.memory = m;
+  m->current = &m->main;
+  const char *debug = getenv("UNIC_DEBUG_ALLOC");
+  m->poison = debug && strstr(debug, "poison") && device->host;
+  pthread_mutex_init(&m->lock, NULL);
+  return m;
+}
+
+void unic_memory_free(unic_memory *m) {
+  if (!m) return;
+  pool_release_slabs(&m->main);
+  pthread_mutex_destroy(&m->lock);
+  unic_delete(m);
+}
+
+unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
+  int64_t rounded = bytes < UNIT ? UNIT : (bytes + UNIT - 1) & ~(int64_t)(UNIT - 1);
+  if (bytes < 0 || should_fail()) {
+    unic_fail_memory("[memory] %s could not give %lld bytes", m->device->name, (long long)bytes);
+    return NULL;
+  }
+  pthread_mutex_lock(&m->lock);
+  unic_block *b = NULL;
+  if (m->stats.active + rounded > m->stats.budget) {
+    unic_fail_memory("[memory] %s: %lld MB asked for, %lld MB in use, the budget is %lld MB (UNIC_MEMORY sets it)", m->device->name,
+                     (long long)(rounded >> 20), (long long)(m->stats.active >> 20), (long long)(m->stats.budget >> 20));
+  } else {
+#if UNIC_ARENA_BYPASS
+    void *data = NULL;
+    b = unic_new(sizeof *b);
+    if (b && (m->device->host ? posix_memalign(&data, UNIT, (size_t)(bytes < 1 ? 1 : bytes)) != 0 : m->device->api->reserve(m->device, rounded, &data) != UNIC_OK)) {
+      unic_delete(b);
+      b = NULL;
+      unic_fail_memory("[memory] the system has no %lld bytes", (long long)bytes);
+    }
+    if (b) {
+      *b = (unic_block){.data = data, .bytes = rounded, .owner = owner, .pool = m->current, .next = m->all};
+      if (m->all) m->all->prev = b;
+      m->all = b;
+    }
+#else
+    b = take_from(m->current, rounded, owner);
+#endif
+  }
+  if (b) {
+    m->stats.active += b->bytes;
+    m->stats.debt += b->bytes;
+    m->stats.allocations++;
+    m->stats.blocks++;
+    if (m->stats.active > m->stats.peak) m->stats.peak = m->stats.active;
+    if (m->poison) memset(b->data, 0xff, (size_t)bytes);   /* NaN in every float type, -1 in integers */
+  }
+  pthread_mutex_unlock(&m->lock);
+  return b;
+}
+
+void unic_memory_give(unic_block *b) {
+  if (!b) return;
+  unic_memory_pool *p = b->pool;
+  unic_memory *m = p->memory;
+  pthread_mutex_lock(&m->lock);
+  m->stats.active -= b->bytes;
+  m->stats.blocks--;
+#if UNIC_ARENA_BYPASS
+  if (b->prev) b->prev->next = b->next;
+  else m->all = b->next;
+  if (b->next) b->next->prev = b->prev;
+  if (m->device->host) free(b->data);
+  unic_delete(b);
+#else
+  if (m->poison) memset(b->data, 0xcb, (size_t)b->bytes);
+  give_to(p, b);
+  if (p->orphan && p->live == 0) {
+    pool_release_slabs(p);
+    unic_delete(p);
+  }
+#endif
+  pthread_mutex_unlock(&m->lock);
+}
+
+void *unic_block_data(const unic_block *b) { return b->data; }
+int64_t unic_block_bytes(const unic_block *b) { return b->bytes; }
+
+unic_memory_stats unic_memory_read(unic_memory *m) {
+  pthread_mutex_lock(&m->lock);
+  unic_memory_stats stats = m->stats;
+  int64_t high = 0;
+  for (slab *s = m->main.slabs; s; s = s->next) high += s->high;
+  stats.cached = high > stats.active ? high - stats.active : 0;
+  pthread_mutex_unlock(&m->lock);
+  return stats;
+}
+
+void unic_memory_peak_reset(unic_memory *m) {
+  pthread_mutex_lock(&m->lock);
+  m->stats.peak = m->stats.active;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void unic_memory_settle(unic_memory *m) {
+  pthread_mutex_lock(&m->lock);
+  m->stats.debt = 0;
+  m->stats.settled = m->stats.active;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void unic_memory_budget_set(unic_memory *m, int64_t bytes) {
+  pthread_mutex_lock(&m->lock);
+  m->stats.budget = bytes;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void unic_memory_each(unic_memory *m, void (*visit)(void *context, void *owner, int64_t bytes), void *context) {
+  pthread_mutex_lock(&m->lock);
+#if UNIC_ARENA_BYPASS
+  for (unic_block *b = m->all; b; b = b->next) visit(context, b->owner, b->bytes);
+#else
+  for (slab *s = m->main.slabs; s; s = s->next)
+    for (unic_block *b = s->first; b; b = b->next)
+      if (!b->free && b->owner) visit(context, b->owner, b->bytes);
+#endif
+  pthread_mutex_unlock(&m->lock);
+}
+
+unic_memory_pool *unic_memory_pool_begin(unic_memory *m) {
+  unic_memory_pool *p = unic_new(sizeof *p);
+  if (!p) return NULL;
+  p->memory = m;
+  pthread_mutex_lock(&m->lock);
+  m->current = p;
+  pthread_mutex_unlock(&m->lock);
+  return p;
+}
+
+void unic_memory_pool_end(unic_memory *m) {
+  pthread_mutex_lock(&m->lock);
+  m->current = &m->main;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void unic_memory_pool_free(unic_memory *m, unic_memory_pool *p) {
+  if (!p) return;
+  pthread_mutex_lock(&m->lock);
+  if (p->live > 0) {
+    p->orphan = true;   /* tensors made in the recording are still held: their blocks bring the pool down */
+  } else {
+    pool_release_slabs(p);
+    unic_delete(p);
+  }
+  pthread_mutex_unlock(&m->lock);
+}
