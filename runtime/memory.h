@@ -48,6 +48,7 @@ void unic_memory_each(unic_memory *m, void (*visit)(void *context, void *owner, 
 typedef struct unic_memory_pool unic_memory_pool;
 unic_memory_pool *unic_memory_pool_begin(unic_memory *m);
 void unic_memory_pool_end(unic_memory *m);
+bool unic_block_in_pool(const unic_block *b, const unic_memory_pool *pool);
 void unic_memory_pool_free(unic_memory *m, unic_memory_pool *pool);
 
 /* The bytes a process may use here: the lower of cgroup limit and available memory, less 1 GB; UNIC_MEMORY overrides ("4G", "800M"). */

@@ -58,22 +58,22 @@ void unic_plan_clear(void) {
 
 /* ---------------------------------------------------------------- keys */
 
-typedef struct key { int used; bool full; unsigned char bytes[KEY_MAX]; } key;
+typedef struct plan_key { int used; bool full; unsigned char bytes[KEY_MAX]; } plan_key;
 
-static void put(key *k, const void *p, size_t n) {
+static void put(plan_key *k, const void *p, size_t n) {
   if (k->used + (int)n > KEY_MAX) { k->full = true; return; }
   memcpy(k->bytes + k->used, p, n);
   k->used += (int)n;
 }
 
-static void put_view(key *k, const unic_view *v) {
+static void put_view(plan_key *k, const unic_view *v) {
   unsigned char head[4] = {v->present, v->dtype, v->ndim, v->block};
   put(k, head, sizeof head);
   put(k, v->shape, v->ndim * sizeof *v->shape);
   put(k, v->stride, v->ndim * sizeof *v->stride);
 }
 
-static void make_key(key *key, const unic_op_info *info, const unic_kernel *k) {
+static void make_key(plan_key *key, const unic_op_info *info, const unic_kernel *k) {
   key->used = 0;
   key->full = false;
   unsigned char head[8] = {k->backward, k->grad, (unsigned char)k->type, (unsigned char)unic_isa_current()};
@@ -114,7 +114,7 @@ static void make_key(key *key, const unic_op_info *info, const unic_kernel *k) {
   }
 }
 
-static uint64_t hash_of(const key *k) {
+static uint64_t hash_of(const plan_key *k) {
   uint64_t h = 0x9E3779B97F4A7C15ull;
   int i = 0;
   for (; i + 8 <= k->used; i += 8) {
@@ -128,7 +128,7 @@ static uint64_t hash_of(const key *k) {
 }
 
 unic_status unic_plan_get(unic_op_info *info, const unic_kernel *k, unic_cached_plan **out) {
-  static key key;   /* Lua thread only */
+  static plan_key key;   /* Lua thread only */
   make_key(&key, info, k);
   uint64_t hash = hash_of(&key);
   if (!key.full) {
