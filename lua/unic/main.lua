@@ -1,16 +1,313 @@
---- Where `./unic` arrives: runs a recipe, a line of code, the prompt, the tests or a check.
-local root = table.remove(arg, 1)
-local first = arg[1]
-if first == "-e" then
-  assert(loadstring(arg[2], "=-e"))()
-elseif first == "test" then
+--- Where `./unic` arrives: runs a recipe, a line of code, the prompt, the tests or a check. The launcher has set the module paths and has
+-- refused what is no command; here the words after it are `arg`.
+local trace = require "unic.trace"
+
+-- ".../lua/unic/main.lua" -> "..."; the launcher calls it by its full path.
+local root = arg[0]:match("^(.*)/lua/unic/main%.lua$")
+local commands = {}
+
+-- Lua's finalisers run (os.exit without `true` would skip them): files are flushed, devices closed.
+local function leave(code)
+  io.stdout:flush()
+  os.exit(code, true)
+end
+
+local function wrong_use(format, ...)
+  io.stderr:write("unic: ", format:format(...), "\n")
+  leave(2)
+end
+
+local function report_and_leave(report)
+  io.stdout:flush()
+  if trace.interrupted(report) then
+    io.stderr:write("interrupted\n")
+    leave(130)
+  end
+  io.stderr:write(trace.format(report))
+  leave(1)
+end
+
+-- Read a script as luajit would: a first line that starts with # is a comment.
+local function read_script(path)
+  local file, why = io.open(path, "rb")
+  if not file then wrong_use("cannot read %s", why) end
+  local source, unread = file:read("*a")
+  file:close()
+  if not source then wrong_use("cannot read %s: %s", path, unread) end
+  return (source:gsub("^#[^\n]*", ""))
+end
+
+-- Compile; a syntax error is a sentence with its own file and line.
+local function compile(source, name)
+  local chunk, why = loadstring(source, name)
+  if not chunk then report_and_leave { sentence = why, calls = {} } end
+  return chunk
+end
+
+-- arg as a script expects it: its own name at 0, its options from 1.
+local function script_arguments(words, name, from)
+  local list = { [0] = name }
+  for i = from, #words do list[#list + 1] = words[i] end
+  return list
+end
+
+local function run_script(path, words, from)
+  local chunk = compile(read_script(path), "@" .. path)
+  arg = script_arguments(words, path, from)
+  local ok, report = xpcall(chunk, trace.describe, unpack(arg))
+  if not ok then report_and_leave(report) end
+end
+
+commands["-e"] = function(words)
+  local chunk = compile(words[2], "=(command line)")
+  -- Loading the library takes longer than most one-liners, so only a line that names it gets it.
+  if words[2]:find("%f[%w_]unic%f[^%w_]") then _G.unic = require "unic" end
+  arg = script_arguments(words, "-e", 3)
+  local ok, report = xpcall(chunk, trace.describe, unpack(arg))
+  if not ok then report_and_leave(report) end
+end
+
+-- ---- the prompt ----------------------------------------------------------------------------------------------------------------------
+
+local function start_prompt(locals)
+  -- Globals of the recipe are there as globals; its locals hide them, as they did in the recipe.
+  require("unic.repl").start { env = setmetatable(locals, { __index = _G }) }
+end
+
+-- The locals of the running function `chunk`, found on the stack; later declarations of a name hide earlier ones.
+local function locals_of(chunk)
+  local found = {}
+  for level = 2, math.huge do
+    local info = debug.getinfo(level, "f")
+    if not info then return found end
+    if info.func == chunk then
+      for i = 1, math.huge do
+        local name, value = debug.getlocal(level, i)
+        if not name then return found end
+        if name:sub(1, 1) ~= "(" then found[name] = value end
+      end
+    end
+  end
+end
+
+commands["-i"] = function(words)
+  local path = words[2]
+  local source = read_script(path)
+  local locals, chunk = {}, nil
+  local function keep() locals = locals_of(chunk) end
+
+  -- A last line reads the locals where they are all in scope. It does not compile after a final `return`; then a hook reads them as the
+  -- script returns.
+  local name = "unic: the end of the script"
+  chunk = loadstring(source .. ("\n_G[%q]()\n"):format(name), "@" .. path)
+  local hooked = chunk == nil
+  chunk = chunk or compile(source, "@" .. path)
+
+  arg = script_arguments(words, path, 3)
+  _G[name] = keep
+  if hooked then
+    debug.sethook(function()
+      if debug.getinfo(2, "f").func == chunk then keep() end
+    end, "r")
+  end
+  local ok, report = xpcall(chunk, function(message)
+    keep()
+    return trace.describe(message, 2)
+  end, unpack(arg))
+  debug.sethook()
+  _G[name] = nil
+
+  io.stdout:flush()
+  if not ok then
+    io.stderr:write(trace.interrupted(report) and "interrupted\n" or trace.format(report))
+  end
+  start_prompt(locals)
+end
+
+commands[""] = function()
+  start_prompt {}
+end
+
+-- ---- tests ---------------------------------------------------------------------------------------------------------------------------
+
+-- All files below a folder that end in `suffix`, sorted.
+local function files_below(folder, suffix, found)
+  local lfs = require "lfs"
+  found = found or {}
+  for name in lfs.dir(folder) do
+    local path = folder .. "/" .. name
+    if name:sub(1, 1) ~= "." then
+      if lfs.attributes(path, "mode") == "directory" then
+        files_below(path, suffix, found)
+      elseif name:sub(-#suffix) == suffix then
+        found[#found + 1] = path
+      end
+    end
+  end
+  table.sort(found)
+  return found
+end
+
+-- Split the words of `test` into patterns and options.
+local function test_options(words)
+  local options, patterns = {}, {}
+  local takes_value = { device = true, slowest = true }
+  local i = 2
+  while i <= #words do
+    local word = words[i]
+    local name, value = word:match("^%-%-([%w-]+)=(.*)$")
+    name = name or word:match("^%-%-([%w-]+)$")
+    if name == "list" then
+      options.list = true
+    elseif name and takes_value[name] then
+      if not value then
+        i = i + 1
+        value = words[i]
+      end
+      if not value or value == "" then wrong_use("test: --%s needs a value", name) end
+      options[name] = value
+    elseif word:sub(1, 1) == "-" then
+      wrong_use("test: unknown option '%s', expected --device D, --slowest N or --list", word)
+    else
+      patterns[#patterns + 1] = word
+    end
+    i = i + 1
+  end
+  if options.slowest and not options.slowest:match("^%d+$") then
+    wrong_use("test: --slowest needs a whole number, not '%s'", options.slowest)
+  end
+  return options, patterns
+end
+
+commands.test = function(words)
+  local options, patterns = test_options(words)
   require("lfs").chdir(root)
-  local pattern = arg[2]
-  arg = { [0] = "busted" }
-  if pattern then arg[1] = "--filter=" .. pattern end
-  require "busted.runner" { standalone = false }
-elseif first then
-  table.remove(arg, 1)
-  arg[0] = first
-  dofile(first)
+  if options.device then
+    -- Before the library is loaded: it reads its environment once.
+    require("posix.stdlib").setenv("UNIC_DEVICE", options.device)
+  end
+
+  -- A pattern that is part of a spec's path chooses files; one that is not chooses tests by name in the files chosen (or in all).
+  local chosen, seen, filters = {}, {}, {}
+  local all = files_below("spec", "_spec.lua")
+  for _, pattern in ipairs(patterns) do
+    local matched = false
+    for _, path in ipairs(all) do
+      if path:find(pattern:gsub("^%./", ""), 1, true) then
+        matched = true
+        if not seen[path] then
+          seen[path] = true
+          chosen[#chosen + 1] = path
+        end
+      end
+    end
+    if not matched then filters[#filters + 1] = "--filter=" .. pattern:gsub("%p", "%%%0") end
+  end
+
+  -- The module beside the launcher's choice of build folder, not the one that .busted names for a bare `busted`.
+  arg = { [0] = "busted", "--ignore-lua", "--output=spec/support/unic_output.lua", "--cpath=" .. package.cpath:match("^[^;]*") }
+  if options.slowest then arg[#arg + 1] = "-Xoutput"; arg[#arg + 1] = "slowest=" .. options.slowest end
+  if options.list then arg[#arg + 1] = "--list" end
+  for _, filter in ipairs(filters) do arg[#arg + 1] = filter end
+  for _, path in ipairs(chosen) do arg[#arg + 1] = path end
+
+  -- busted's runner raises nil where it means "exit with 1".
+  local ok, why = pcall(function() require "busted.runner" { standalone = false } end)
+  if not ok and why ~= nil then
+    if trace.interrupted(why) then
+      io.stderr:write("interrupted\n")
+      leave(130)
+    end
+    io.stderr:write(tostring(why), "\n")
+  end
+  leave(ok and 0 or 1)
+end
+
+-- ---- checks --------------------------------------------------------------------------------------------------------------------------
+
+-- A check is a script spec/check/NAME.lua or NAME.sh. Its first comment line says what it checks, a line "Cost: ..." what it takes.
+local function find_checks()
+  local list = {}
+  for _, suffix in ipairs { "lua", "sh" } do
+    for _, path in ipairs(files_below(root .. "/spec/check", "." .. suffix)) do
+      local check = { name = path:match("([^/]+)%.%w+$"), path = path, suffix = suffix }
+      for line in io.lines(path) do
+        local text = line:match("^%-%-%-?%s*(.*)$") or line:match("^#%s+(.*)$")
+        if not text and not line:match("^#!") then break end
+        if text then
+          check.cost = check.cost or text:match("^Cost: (.*)$")
+          check.title = check.title or text
+        end
+      end
+      list[#list + 1] = check
+      list[check.name] = check
+    end
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+local function list_checks(checks)
+  local width, cost_width = 4, 4
+  for _, check in ipairs(checks) do
+    width = math.max(width, #check.name)
+    cost_width = math.max(cost_width, #(check.cost or "?"))
+  end
+  local row = ("  %%-%ds  %%-%ds  %%s\n"):format(width, cost_width)
+  io.write("./unic check NAME runs one of these; each prints lines `pass NAME value limit` or `short NAME value limit`.\n\n")
+  io.write(row:format("name", "cost", "what"))
+  for _, check in ipairs(checks) do io.write(row:format(check.name, check.cost or "?", check.title or "")) end
+end
+
+commands.check = function(words)
+  local checks = find_checks()
+  if not words[2] then return list_checks(checks) end
+
+  local names, options = {}, {}
+  for i = 2, #words do
+    local list = (words[i]:sub(1, 1) == "-" or #options > 0) and options or names
+    list[#list + 1] = words[i]
+  end
+  for _, name in ipairs(names) do
+    if not checks[name] then
+      local known = {}
+      for _, check in ipairs(checks) do known[#known + 1] = check.name end
+      wrong_use("no check '%s', expected one of: %s", name, table.concat(known, ", "))
+    end
+  end
+
+  -- Each runs in a process of its own, in the root of the tree.
+  local function quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
+  local failed = false
+  for _, name in ipairs(names) do
+    local check = checks[name]
+    local line = { "cd", quote(root), "&&", "exec", check.suffix == "lua" and "luajit" or "sh", quote(check.path) }
+    for _, option in ipairs(options) do line[#line + 1] = quote(option) end
+    local status = os.execute(table.concat(line, " "))
+    -- wait(2)'s status: a signal in the low bits, else the exit code above them.
+    if status % 128 == 2 or status == 130 * 256 then leave(130) end
+    failed = failed or status ~= 0
+  end
+  leave(failed and 1 or 0)
+end
+
+-- ---- the rest ------------------------------------------------------------------------------------------------------------------------
+
+commands.info = function()
+  io.write(require("unic.info").text())
+end
+
+commands.runs = function(words)
+  require("unic.run").list(script_arguments(words, "runs", 2))
+end
+
+local words = arg
+local command = commands[words[1] or ""]
+if not command then
+  run_script(words[1], words, 2)
+elseif words[1] == "-i" or words[1] == "-e" or words[1] == nil then
+  command(words)
+else
+  local ok, report = xpcall(command, trace.describe, words)
+  if not ok then report_and_leave(report) end
 end
