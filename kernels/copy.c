@@ -1,0 +1,182 @@
+/* copy: to = from, any strides, any dtypes, blocked or strided; `from` broadcasts to the shape of `to`.
+ *
+ * Four forms, the first that fits: both one flat row (memcpy or conversion in chunks); rows that are dense on both sides; a transposition of
+ * two dimensions in tiles (row-major <-> channels-last, plain <-> blocked); element by element through row buffers. Floats become integers
+ * towards zero, saturating, NaN 0; integers wrap; bool is "not zero". Any number of threads gives the same bits (no sums). */
+#include "walk.h"
+
+enum { TO, FROM };
+enum { TILE = 32 };
+
+struct copy {
+  unic_walk walk;
+  void *to;
+  const void *from;
+  int to_dtype, from_dtype, size;
+  int along;                       /* tiles: the dimension along which `from` is densest */
+  int64_t tiles_a, tiles_b;        /* tiles along `along` and along the innermost dimension */
+};
+
+#if UNIC_LOOPS
+
+UNIC_LOOP(copy_flat) {
+  const struct copy *c = context;
+  if (c->to_dtype == c->from_dtype) {
+    memcpy((char *)c->to + begin * c->size, (const char *)c->from + begin * c->size, (size_t)((end - begin) * c->size));
+    return;
+  }
+  int from_size = unic_size_of(c->from_dtype);
+  for (int64_t i = begin; i < end; i += UNIC_ROW) {
+    int64_t n = end - i < UNIC_ROW ? end - i : UNIC_ROW;
+    unic_row_convert((const char *)c->from + i * from_size, c->from_dtype, (char *)c->to + i * c->size, c->to_dtype, n);
+  }
+}
+
+UNIC_LOOP(copy_rows) {
+  const struct copy *c = context;
+  uint64_t from_buffer[UNIC_ROW], to_buffer[UNIC_ROW];
+  for (int64_t i = begin; i < end; i += UNIC_ROW) {
+    int64_t n = end - i < UNIC_ROW ? end - i : UNIC_ROW;
+    const void *x = unic_walk_row(&c->walk, 1, i, n, c->from, c->from_dtype, from_buffer);
+    if (c->from_dtype == c->to_dtype) {
+      /* Straight from the source (or its gathered row) to its places. */
+      void *y = unic_walk_place(&c->walk, 0, i, n, c->to, c->size);
+      if (y) memcpy(y, x, (size_t)(n * c->size));
+      else unic_walk_put(&c->walk, 0, i, n, c->to, c->to_dtype, x, x);
+      continue;
+    }
+    void *y = unic_walk_target(&c->walk, 0, i, n, c->to, c->to_dtype, to_buffer);
+    unic_row_convert(x, c->from_dtype, y, c->to_dtype, n);
+    unic_walk_put(&c->walk, 0, i, n, c->to, c->to_dtype, y, to_buffer);
+  }
+}
+
+typedef uint32_t word4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* to[j * ts + i] = from[i * fs + j], 4 x 4 words. */
+static inline void transpose4(const uint32_t *restrict from, int64_t fs, uint32_t *restrict to, int64_t ts) {
+  word4 a = *(const word4 *)from, b = *(const word4 *)(from + fs), c = *(const word4 *)(from + 2 * fs), d = *(const word4 *)(from + 3 * fs);
+  word4 ab = __builtin_shuffle(a, b, (word4){0, 4, 1, 5}), ab2 = __builtin_shuffle(a, b, (word4){2, 6, 3, 7});
+  word4 cd = __builtin_shuffle(c, d, (word4){0, 4, 1, 5}), cd2 = __builtin_shuffle(c, d, (word4){2, 6, 3, 7});
+  *(word4 *)to = __builtin_shuffle(ab, cd, (word4){0, 1, 4, 5});
+  *(word4 *)(to + ts) = __builtin_shuffle(ab, cd, (word4){2, 3, 6, 7});
+  *(word4 *)(to + 2 * ts) = __builtin_shuffle(ab2, cd2, (word4){0, 1, 4, 5});
+  *(word4 *)(to + 3 * ts) = __builtin_shuffle(ab2, cd2, (word4){2, 3, 6, 7});
+}
+
+/* One tile: `na` steps along the dimension where `from` is dense (strides fa, ta), `nb` along the one where `to` is (strides fb, tb). */
+#define TILE_COPY(type) \
+  do { \
+    const type *restrict f = from; type *restrict t = to; \
+    for (int64_t a = 0; a < na; a++) \
+      for (int64_t b = 0; b < nb; b++) t[a * ta + b * tb] = f[a * fa + b * fb]; \
+  } while (0)
+
+static void tile_copy(int size, const void *from, int64_t fa, int64_t fb, void *to, int64_t ta, int64_t tb, int64_t na, int64_t nb) {
+  if (size == 4) {
+    if (fa == 1 && tb == 1) {
+      const uint32_t *f = from;
+      uint32_t *t = to;
+      int64_t a = 0;
+      for (; a + 4 <= na; a += 4) {
+        int64_t b = 0;
+        for (; b + 4 <= nb; b += 4) transpose4(f + a + b * fb, fb, t + a * ta + b, ta);
+        for (; b < nb; b++)
+          for (int64_t l = 0; l < 4; l++) t[(a + l) * ta + b] = f[a + l + b * fb];
+      }
+      for (; a < na; a++)
+        for (int64_t b = 0; b < nb; b++) t[a * ta + b] = f[a + b * fb];
+      return;
+    }
+    TILE_COPY(uint32_t);
+  } else if (size == 2) TILE_COPY(uint16_t);
+  else if (size == 1) TILE_COPY(uint8_t);
+  else TILE_COPY(uint64_t);
+}
+
+UNIC_LOOP(copy_tiles) {
+  const struct copy *c = context;
+  const unic_walk *w = &c->walk;
+  int inner = w->ndim - 1, along = c->along;
+  const int64_t *ts = w->stride[0], *fs = w->stride[1];
+  for (int64_t k = begin; k < end; k++) {
+    int64_t q = k;
+    int64_t tb = q % c->tiles_b; q /= c->tiles_b;
+    int64_t ta = q % c->tiles_a; q /= c->tiles_a;
+    int64_t to_at = ta * TILE * ts[along] + tb * TILE * ts[inner], from_at = ta * TILE * fs[along] + tb * TILE * fs[inner];
+    for (int d = inner - 1; d >= 0; d--) {
+      if (d == along) continue;
+      int64_t i = q % w->shape[d];
+      q /= w->shape[d];
+      to_at += i * ts[d];
+      from_at += i * fs[d];
+    }
+    int64_t na = w->shape[along] - ta * TILE, nb = w->shape[inner] - tb * TILE;
+    tile_copy(c->size, (const char *)c->from + from_at * c->size, fs[along], fs[inner],
+              (char *)c->to + to_at * c->size, ts[along], ts[inner], na < TILE ? na : TILE, nb < TILE ? nb : TILE);
+  }
+}
+
+#else
+
+UNIC_LOOP_TABLE(copy_flat);
+UNIC_LOOP_TABLE(copy_rows);
+UNIC_LOOP_TABLE(copy_tiles);
+
+static unic_status shape(unic_call *c) {
+  const unic_tensor *to = c->in[TO], *from = c->in[FROM];
+  int ndim = to->ndim;
+  int64_t dims[UNIC_MAX_RANK];
+  memcpy(dims, to->shape, sizeof dims);
+  bool fits = from->ndim <= to->ndim && unic_shape_broadcast(&ndim, dims, from->ndim, from->shape);
+  for (int d = 0; fits && d < ndim; d++) fits = dims[d] == to->shape[d];
+  if (fits) return UNIC_OK;
+  char a[128], b[128];
+  return unic_fail_arg(c, FROM, "%s does not broadcast to %s", unic_shape_describe(from->ndim, from->shape, a, sizeof a),
+                       unic_shape_describe(to->ndim, to->shape, b, sizeof b));
+}
+
+static unic_status forward(const unic_kernel *k) {
+  struct copy c = {.to = k->in[TO].data, .from = k->in[FROM].data, .to_dtype = k->in[TO].dtype, .from_dtype = k->in[FROM].dtype};
+  if (k->in[TO].numel == 0) return UNIC_OK;
+  const unic_view *const views[2] = {&k->in[TO], &k->in[FROM]};
+  unic_walk_init(&c.walk, 2, views);
+  const unic_walk *w = &c.walk;
+  c.size = unic_size_of(c.to_dtype);
+  if (unic_walk_flat(w)) {
+    UNIC_RUN(copy_flat, w->numel, UNIC_WALK_CHUNK, &c);
+    return UNIC_OK;
+  }
+  /* Where is `from` densest? When that is not where `to` is, rows would fetch one element per cache line: go by tiles. */
+  int inner = w->ndim - 1;
+  c.along = inner;
+  for (int d = 0; d < inner; d++) {
+    int64_t s = w->stride[1][d] < 0 ? -w->stride[1][d] : w->stride[1][d], best = w->stride[1][c.along];
+    if (s != 0 && s < (best < 0 ? -best : best)) c.along = d;
+  }
+  if (c.to_dtype == c.from_dtype && c.along != inner && w->stride[1][inner] != 0) {
+    c.tiles_a = (w->shape[c.along] + TILE - 1) / TILE;
+    c.tiles_b = (w->shape[inner] + TILE - 1) / TILE;
+    int64_t tiles = c.tiles_a * c.tiles_b;
+    for (int d = 0; d < inner; d++) if (d != c.along) tiles *= w->shape[d];
+    int64_t per_tile = (w->shape[c.along] < TILE ? w->shape[c.along] : TILE) * (w->shape[inner] < TILE ? w->shape[inner] : TILE);
+    UNIC_RUN(copy_tiles, tiles, UNIC_WALK_CHUNK / per_tile, &c);
+    return UNIC_OK;
+  }
+  UNIC_RUN(copy_rows, w->numel, UNIC_WALK_CHUNK, &c);
+  return UNIC_OK;
+}
+
+static const unic_op op_copy = {
+  .name = "copy",
+  .signature = "to!: tensor<any>, from: tensor<any>",
+  .doc = "Write `from` into `to`, converting between dtypes and layouts; `from` broadcasts.",
+  .layouts = "to:any|blocked from:any|blocked",
+  .shape = shape,
+  .cpu = {.forward = forward},
+  .flags = UNIC_OP_NO_GRAD | UNIC_OP_SERVICE | UNIC_OP_INPLACE,
+};
+
+UNIC_OPS(copy, &op_copy);
+
+#endif
