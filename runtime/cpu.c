@@ -22,8 +22,11 @@ unic_isa unic_isa_best(void) {
   return UNIC_ISA_BASE;
 }
 
+static int chosen = -1;
+
+void unic_isa_set(unic_isa isa) { chosen = isa <= unic_isa_best() ? (int)isa : (int)unic_isa_best(); }
+
 unic_isa unic_isa_current(void) {
-  static int chosen = -1;
   if (chosen < 0) {
     unic_isa best = unic_isa_best();
     const char *text = getenv("UNIC_ISA");

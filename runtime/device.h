@@ -41,7 +41,7 @@ typedef struct unic_device_api {
 
 struct unic_device {
   const unic_device_api *api;
-  char name[24];        /* "cpu", "cuda:1" */
+  char name[48];        /* "cpu", "cuda:1" */
   int index;
   bool host;            /* the CPU may read and write its memory directly */
   bool abstract;        /* meta: shapes only */

@@ -413,7 +413,7 @@ unic_memory_pool *unic_memory_pool_begin(unic_memory *m) {
   return p;
 }
 
-bool unic_block_in_pool(const unic_block *b, const unic_memory_pool *pool) { return b->pool == pool; }
+bool unic_block_in_pool(const unic_block *b, const unic_memory_pool *pool) { return !UNIC_ARENA_BYPASS && b->pool == pool; }
 
 void unic_memory_pool_end(unic_memory *m) {
   pthread_mutex_lock(&m->lock);

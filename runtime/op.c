@@ -174,7 +174,7 @@ static unic_status parse_default(parser *p, unic_arg_info *a) {
         }
         return UNIC_OK;
       }
-      /* fall through: one int for all */
+      __attribute__((fallthrough));   /* one int for all */
     default: {
       char *end;
       double x = strtod(p->at, &end);

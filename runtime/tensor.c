@@ -1,7 +1,12 @@
 /* Storage and tensors: reference counts, views, versions, derived forms. */
 #include "tensor.h"
 #include "device.h"
+#include "replay.h"
 #include "tape.h"
+
+#ifndef UNIC_ARENA_BYPASS
+#define UNIC_ARENA_BYPASS 0
+#endif
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -38,6 +43,15 @@ unic_status unic_storage_new(struct unic_device *device, int64_t bytes, unic_sto
       }
     }
     s->data = unic_block_data(s->block);
+#if UNIC_ARENA_BYPASS
+    if (unic_recording_id(device)) {   /* no private pool there: a recording holds what was made in it instead */
+      unic_status status = unic_record_hold(device, s);
+      if (status != UNIC_OK) {
+        unic_storage_unref(s);
+        return status;
+      }
+    }
+#endif
     if (bytes >= (1 << 20) && unic_call_up.line) s->line = unic_call_up.line();
   }
   *out = s;
