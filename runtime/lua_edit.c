@@ -25,8 +25,12 @@
 
 #include <histedit.h>
 
-#include "lua_unic.h"
+#include <lauxlib.h>
+#include <lua.h>
+
 #include "status.h"
+
+int unic_lua_open_edit(lua_State *L);   /* as in lua_unic.h, which this file needs nothing else of */
 
 enum { GRACE_SECONDS = 2, HISTORY_LINES = 2000, EXIT_INTERRUPTED = 130 };
 
