@@ -1,0 +1,192 @@
+--- Unic: tensors, gradients and optimised kernels for LuaJIT.
+-- `local unic = require "unic"` gives constructors (`unic.randn`), every op as a function (`unic.softmax`), and the switches around them
+-- (`unic.no_grad`, `unic.autocast`, `unic.scope`). Modules beside it: `unic.nn`, `unic.losses`, `unic.optim`, `unic.data`, `unic.text`,
+-- `unic.metrics`, `unic.run`; `unic.models.resnet` is models/resnet.lua, `unic.datasets.phantom` is data/phantom.lua.
+-- @module unic
+
+local core = require "unic.core"
+
+-- ".../lua/unic/init.lua" -> "..."; an installed tree keeps models/ and data/ beside lua/unic.
+local here = debug.getinfo(1, "S").source:match("^@(.*)init%.lua$") or "./lua/unic/"
+local tree = here:match("^(.*)lua/unic/$") or here
+if tree == "" then tree = "./" end
+
+local FOLDERS = { models = "models/", datasets = "data/", recipes = "recipes/" }
+
+-- unic.models.resnet -> models/resnet.lua, unic.datasets.phantom.draw -> data/phantom/draw.lua
+local function search(name)
+  local kind, rest = name:match("^unic%.(%a+)%.(.+)$")
+  local folder = kind and FOLDERS[kind]
+  if not folder then return nil end
+  local base = tree .. folder .. rest:gsub("%.", "/")
+  local tried = {}
+  for _, path in ipairs { base .. ".lua", base .. "/init.lua", here .. kind .. "/" .. rest:gsub("%.", "/") .. ".lua" } do
+    local file = io.open(path, "rb")
+    if file then
+      file:close()
+      return assert(loadfile(path))
+    end
+    tried[#tried + 1] = "\n\tno file '" .. path .. "'"
+  end
+  return table.concat(tried)
+end
+
+if not package.loaded["unic.searcher"] then
+  package.loaded["unic.searcher"] = search
+  table.insert(package.loaders, 2, search)
+end
+
+local unic = { core = core, root = tree, version = core.version() }
+
+--- The folder that holds the tree (models/, data/, recipes/), with a slash at its end.
+-- @field unic.root
+
+local tensor = require "unic.tensor"
+for name, fn in pairs(core.ops.call) do unic[name] = fn end
+for name, value in pairs(tensor.exports) do unic[name] = value end
+
+--- Is x a tensor?
+-- @param x anything
+-- @return true or false
+unic.is_tensor = core.tensor.is_tensor
+
+--- Run fn without recording gradients.
+-- @param fn a function
+-- @param ... its arguments
+-- @return what fn returns
+function unic.no_grad(fn, ...)
+  return tensor.with(core.grad_mode, false, fn, ...)
+end
+
+--- Run fn with gradients recorded, also inside `unic.no_grad`.
+-- @param fn a function
+-- @param ... its arguments
+-- @return what fn returns
+function unic.with_grad(fn, ...)
+  return tensor.with(core.grad_mode, true, fn, ...)
+end
+
+--- Are gradients being recorded?
+-- @return true or false
+function unic.grad_enabled()
+  return core.grad_mode()
+end
+
+--- Run fn with matrix products and convolutions in a 16-bit type, and sums, norms and losses in f32.
+-- @param dtype "bf16", "f16", or "f32" (off)
+-- @param fn a function
+-- @param ... its arguments
+-- @return what fn returns
+function unic.autocast(dtype, fn, ...)
+  return tensor.with(core.autocast, dtype, fn, ...)
+end
+
+--- Run fn and free every tensor it made, except those it returns (in tables too), those marked with `t:keep()`, and parameters, buffers,
+-- gradients and optimiser state. A tensor used after its scope is an error that names the scope.
+-- @param fn a function
+-- @param ... its arguments
+-- @return what fn returns
+unic.scope = core.tensor.scope
+
+--- Gradients of a loss with respect to some tensors, without touching anyone's `.grad`.
+-- @param loss a tensor of one element (or any shape, with options.gradient)
+-- @param inputs a list of tensors
+-- @param options `gradient` (of the loss), `keep` (the graph can be used again)
+-- @return a list of tensors; false where no gradient flows
+function unic.grad(loss, inputs, options)
+  options = tensor.options("grad", options, { gradient = true, keep = true })
+  return core.tensor.gradients(loss, inputs, options.gradient, options.keep)
+end
+
+--- An op written in Lua, with its own backward.
+-- @param definition `forward(...)` takes tensors and returns one or more tensors; `backward(ctx, ...)` takes a context and the gradients of
+-- the outputs (nil where none flows) and returns one gradient (or nil) per input. `forward` gets the context first when `context = true`.
+-- @return a function of tensors
+function unic.fn(definition)
+  definition = tensor.options("fn", definition, { forward = true, backward = true, context = true })
+  local forward, backward, wants = definition.forward, definition.backward, definition.context
+  if type(forward) ~= "function" then core.fail "[fn] argument 'forward': expected a function" end
+  if type(backward) ~= "function" then core.fail "[fn] argument 'backward': expected a function" end
+  return function(...)
+    local inputs = { ... }
+    for i = 1, select("#", ...) do
+      if not core.tensor.is_tensor(inputs[i]) then core.fail(("[fn] argument %d: a %s was given, expected a tensor"):format(i, type(inputs[i]))) end
+    end
+    local ctx = { inputs = inputs }
+    local outs
+    if wants then outs = { unic.no_grad(forward, ctx, ...) } else outs = { unic.no_grad(forward, ...) } end
+    return unpack(core.tensor.record(inputs, outs, function(...) return backward(ctx, ...) end))
+  end
+end
+
+--- Record a step and get something that runs it again without Lua: `local step = unic.record(function() ... end); step:replay()`.
+-- fn runs once, eagerly. What changes from step to step must lie in tensors (learning rate, counters, the batch copied into fixed tensors with
+-- `copy_`); shapes stay as they were.
+-- @param fn a function without arguments
+-- @param device "cpu", ...
+-- @return the recording (`replay()`, `launches()`), then what fn returned
+unic.record = core.record
+
+--- Seed the default generators of all open devices (and of those opened later).
+-- @param seed an integer
+function unic.manual_seed(seed)
+  for _, name in ipairs(core.device_list()) do
+    if name ~= "meta" then tensor.set_generator(core.generator(name), seed, 0) end
+  end
+end
+
+--- The state of a device's generator, an i64 tensor {seed, counter} that is the generator itself.
+-- @param device nil = the default device
+-- @return a tensor
+unic.generator = core.generator
+
+--- A generator of one's own, to be given as `rng = g` to any op that draws.
+-- @param seed an integer
+-- @param device nil = the default device
+-- @return a tensor
+function unic.new_generator(seed, device)
+  return tensor.set_generator(core.tensor.empty({ 2 }, "i64", device), seed, 0)
+end
+
+--- Memory of a device in bytes: active, peak, cached, budget, and counts of blocks and collections.
+-- @param device nil = the default device
+-- @return a table
+unic.memory = core.memory
+
+--- Start the peak of `unic.memory` again from what is active now.
+-- @param device nil = the default device
+unic.memory_peak_reset = core.memory_peak_reset
+
+--- The number of compute threads; sets it when n is given.
+-- @param n 1 or more
+-- @return the number
+unic.threads = core.threads
+
+--- The default device's name; sets it when a name is given.
+-- @param name "cpu", "cuda", "cuda:1"
+-- @return the name
+unic.device = core.device_default
+
+--- Wait until a device has done everything it was given.
+-- @param device nil = the default device
+unic.synchronize = core.synchronize
+
+-- Sub-modules on first use: unic.nn, unic.optim, ...
+local LAZY = { nn = 1, losses = 1, optim = 1, data = 1, text = 1, files = 1, metrics = 1, run = 1, plot = 1, testing = 1, options = 1 }
+return setmetatable(unic, {
+  __index = function(self, name)
+    if not LAZY[name] then
+      if type(name) == "string" then
+        local names = {}
+        for key in pairs(self) do names[#names + 1] = key end
+        for key in pairs(LAZY) do names[#names + 1] = key end
+        local near = core.nearest(name, names)
+        if near then core.fail(("[unic] there is no 'unic.%s', did you mean 'unic.%s'?"):format(name, near)) end
+      end
+      return nil
+    end
+    local module = require("unic." .. name)
+    rawset(self, name, module)
+    return module
+  end,
+})

@@ -1,0 +1,383 @@
+--- What Lua adds to tensors: constructors, arithmetic, indexing, printing, moving, saving.
+-- Counting: a position written as a number (dimension, `x[i]`, a slice) counts from 1, or from the end (-1); positions stored inside a
+-- tensor (labels, ids, argmax) count from 0.
+-- @module unic.tensor
+local core = require "unic.core"
+local format = require "unic.format"
+
+local T = core.tensor
+local ops = core.ops.call
+local methods = T.methods
+local exports = {}
+local tensor = { exports = exports, methods = methods }
+
+-- ---------------------------------------------------------------- helpers for the library
+
+--- Check an options table: unknown names raise with the nearest valid one.
+-- @param op name for the sentence
+-- @param options a table or nil
+-- @param known a table with the valid names as keys
+-- @return options, or a new table
+function tensor.options(op, options, known)
+  if options == nil then return {} end
+  if type(options) ~= "table" or T.is_tensor(options) then
+    core.fail(("[%s] argument 'options': a %s was given, expected a table of named options"):format(op, type(options)))
+  end
+  for key in pairs(options) do
+    if known[key] == nil then
+      local names = {}
+      for name in pairs(known) do names[#names + 1] = tostring(name) end
+      table.sort(names)
+      local near = core.nearest(tostring(key), names)
+      core.fail(("[%s] there is no option '%s'%s"):format(op, tostring(key),
+        near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", ")))
+    end
+  end
+  return options
+end
+
+local function restore(switch, was, ok, ...)
+  switch(was)
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Call fn with a switch set, and set it back whatever happens.
+function tensor.with(switch, value, fn, ...)
+  local was = switch()
+  switch(value)
+  return restore(switch, was, pcall(fn, ...))
+end
+
+--- Write seed and counter into a generator (an i64 tensor of two).
+function tensor.set_generator(generator, seed, counter)
+  if type(seed) ~= "number" or seed ~= math.floor(seed) then core.fail(("[manual_seed] argument 'seed': %s was given, expected an integer"):format(tostring(seed))) end
+  return generator:copy_(T.from_table({ seed, counter }, "i64", "cpu"))
+end
+
+-- ---------------------------------------------------------------- constructors
+
+local OPTIONS = { dtype = true, device = true, requires_grad = true, rng = true, layout = true }
+
+-- randn(2, 3), randn({2, 3}), randn(2, 3, {dtype = "f64"})
+local function shape_and_options(op, ...)
+  local n, shape, options = select("#", ...), {}, nil
+  local last = n > 0 and select(n, ...) or nil
+  if type(last) == "table" and #last == 0 and next(last) ~= nil then
+    options, n = last, n - 1
+  elseif type(last) == "table" and n == 2 and type((...)) == "table" then
+    options, n = last, 1
+  end
+  if n == 1 and type((...)) == "table" then
+    shape = (...)
+  else
+    for i = 1, n do shape[i] = (select(i, ...)) end
+  end
+  return shape, tensor.options(op, options, OPTIONS)
+end
+
+local function finish(t, options)
+  if options.requires_grad then t.requires_grad = true end
+  return t
+end
+
+--- A tensor from nested Lua tables or a number.
+-- @param values numbers or booleans, nested as deep as there are dimensions
+-- @param options `dtype` ("f32"), `device`, `requires_grad`
+-- @return a tensor
+function exports.tensor(values, options)
+  options = tensor.options("tensor", options, OPTIONS)
+  if T.is_tensor(values) then return exports.clone(values):detach() end
+  local dtype = options.dtype
+  if not dtype then
+    local first = values
+    while type(first) == "table" do first = first[1] end
+    if type(first) == "boolean" then dtype = "bool" end
+  end
+  return finish(T.from_table(values, dtype, options.device), options)
+end
+
+--- A tensor with undefined contents. Shapes are numbers or one table, options come last: `unic.empty(2, 3, {dtype = "f64"})`.
+-- @param ... sizes
+-- @return a tensor
+function exports.empty(...)
+  local shape, options = shape_and_options("empty", ...)
+  return finish(T.empty(shape, options.dtype, options.device, options.layout), options)
+end
+
+local function filled(op, value)
+  return function(...)
+    local shape, options = shape_and_options(op, ...)
+    return finish(T.full(shape, value, options.dtype, options.device), options)
+  end
+end
+
+--- Zeros.
+-- @param ... sizes, then options
+-- @return a tensor
+exports.zeros = filled("zeros", 0)
+
+--- Ones.
+-- @param ... sizes, then options
+-- @return a tensor
+exports.ones = filled("ones", 1)
+
+--- A tensor filled with one value.
+-- @param shape a table of sizes
+-- @param value a number
+-- @param options `dtype`, `device`, `requires_grad`
+-- @return a tensor
+function exports.full(shape, value, options)
+  options = tensor.options("full", options, OPTIONS)
+  return finish(T.full(shape, value, options.dtype, options.device), options)
+end
+
+local function like(op, make)
+  return function(x, options)
+    options = tensor.options(op, options, OPTIONS)
+    return finish(make(x.shape, { dtype = options.dtype or x.dtype, device = options.device or x.device, rng = options.rng }), options)
+  end
+end
+
+--- Zeros with the shape, dtype and device of x.
+exports.zeros_like = like("zeros_like", function(shape, o) return T.full(shape, 0, o.dtype, o.device) end)
+--- Ones with the shape, dtype and device of x.
+exports.ones_like = like("ones_like", function(shape, o) return T.full(shape, 1, o.dtype, o.device) end)
+--- A tensor with undefined contents with the shape, dtype and device of x.
+exports.empty_like = like("empty_like", function(shape, o) return T.empty(shape, o.dtype, o.device) end)
+
+local function drawn(op, fill, ...)
+  local shape, options = shape_and_options(op, ...)
+  local t = T.empty(shape, options.dtype, options.device)
+  return finish(fill(t, options), options)
+end
+
+--- Normal numbers (mean 0, standard deviation 1).
+-- @param ... sizes, then options (`dtype`, `device`, `requires_grad`, `rng`)
+-- @return a tensor
+function exports.randn(...)
+  return drawn("randn", function(t, o) return ops.normal_(t, 0, 1, { rng = o.rng }) end, ...)
+end
+
+--- Uniform numbers in [0, 1).
+-- @param ... sizes, then options (`dtype`, `device`, `requires_grad`, `rng`)
+-- @return a tensor
+function exports.rand(...)
+  return drawn("rand", function(t, o) return ops.uniform_(t, 0, 1, { rng = o.rng }) end, ...)
+end
+
+--- Integers in [low, high).
+-- @param low the smallest
+-- @param high one more than the largest
+-- @param shape a table of sizes
+-- @param options `dtype` ("i64"), `device`, `rng`
+-- @return a tensor
+function exports.randint(low, high, shape, options)
+  options = tensor.options("randint", options, OPTIONS)
+  return ops.randint_(T.empty(shape, options.dtype or "i64", options.device), low, high, { rng = options.rng })
+end
+
+exports.randn_like = like("randn_like", function(shape, o) return ops.normal_(T.empty(shape, o.dtype, o.device), 0, 1, { rng = o.rng }) end)
+exports.rand_like = like("rand_like", function(shape, o) return ops.uniform_(T.empty(shape, o.dtype, o.device), 0, 1, { rng = o.rng }) end)
+
+--- first, first + step, ... up to but without last; `unic.arange(n)` is 0 .. n-1.
+-- @param first number
+-- @param last number
+-- @param step number (1)
+-- @param options `dtype` ("i64" when all are integers, "f32" otherwise), `device`
+-- @return a tensor
+function exports.arange(first, last, step, options)
+  if type(last) == "table" then last, options = nil, last end
+  if type(step) == "table" then step, options = nil, step end
+  if last == nil then first, last = 0, first end
+  step = step or 1
+  options = tensor.options("arange", options, OPTIONS)
+  if step == 0 then core.fail "[arange] argument 'step': 0 was given, expected another number" end
+  local values, n = {}, math.max(0, math.ceil((last - first) / step))
+  for i = 1, n do values[i] = first + (i - 1) * step end
+  local whole = first == math.floor(first) and step == math.floor(step)
+  return finish(T.from_table(values, options.dtype or (whole and "i64" or "f32"), options.device), options)
+end
+
+--- n evenly spaced numbers from first to last, both included.
+-- @return a tensor
+function exports.linspace(first, last, n, options)
+  options = tensor.options("linspace", options, OPTIONS)
+  local values = {}
+  for i = 1, n do values[i] = n == 1 and first or first + (last - first) * (i - 1) / (n - 1) end
+  return finish(T.from_table(values, options.dtype, options.device), options)
+end
+
+--- The unit matrix.
+-- @param n rows and columns
+-- @param options `dtype`, `device`
+-- @return a tensor [n, n]
+function exports.eye(n, options)
+  options = tensor.options("eye", options, OPTIONS)
+  local values = {}
+  for i = 1, n do
+    values[i] = {}
+    for j = 1, n do values[i][j] = i == j and 1 or 0 end
+  end
+  return finish(T.from_table(values, options.dtype, options.device), options)
+end
+
+--- A copy in new memory; gradients flow back through it.
+function exports.clone(x)
+  return (x.requires_grad and core.grad_mode()) and ops.mul(x, 1) or methods.duplicate(x)
+end
+
+--- Fill with zeros or ones, in place.
+methods.zero_ = function(x) return x:fill_(0) end
+
+-- ---------------------------------------------------------------- methods
+
+for name, fn in pairs(core.ops.methods) do
+  if methods[name] == nil then methods[name] = fn end
+end
+methods.clone = exports.clone
+
+--- Convert and move: `x:to("bf16")`, `x:to("cuda:1")`, `x:to("cpu", "f64")`.
+-- @param ... a dtype, a device, or both
+-- @return x itself when nothing changes
+function methods.to(x, ...)
+  for i = 1, select("#", ...) do
+    local what = (select(i, ...))
+    local dtypes = { f32 = 1, bf16 = 1, f16 = 1, f64 = 1, i64 = 1, i32 = 1, u8 = 1, bool = 1 }
+    if type(what) ~= "string" then core.fail(("[to] argument %d: a %s was given, expected a dtype or a device name"):format(i, type(what))) end
+    if dtypes[what] then
+      if x.dtype ~= what then x = ops.cast(x, what) end
+    elseif x.device ~= what then
+      if x.requires_grad and not x.is_leaf then core.fail "[to] argument 'x': a computed tensor that needs a gradient cannot change its device; x:detach() first" end
+      local leaf = x.requires_grad
+      x = T.to_device(x, what)
+      if leaf then x.requires_grad = true end
+    end
+  end
+  return x
+end
+
+--- To the CPU.
+function methods.cpu(x) return methods.to(x, "cpu") end
+
+--- Mark a leaf as wanting its gradient; returns it.
+function methods.requires_grad_(x, on)
+  x.requires_grad = on ~= false
+  return x
+end
+
+--- Walk back from x: gradients are added into the `.grad` of every leaf that wants one.
+-- @param options `gradient` (of x, when it has more than one element), `keep` (the graph can be walked again)
+function methods.backward(x, options)
+  if T.is_tensor(options) then options = { gradient = options } end
+  options = tensor.options("backward", options, { gradient = true, keep = true })
+  return T.backward(x, options.gradient, options.keep)
+end
+
+--- Elements as f64, for a number in Lua: alias of item.
+function methods.value(x) return x:item() end
+
+--- x as [n, m] without the given dimension collapsed: all dimensions from `first` on become one.
+if not methods.flatten then
+  function methods.flatten(x, first)
+    local shape, out, rest = x.shape, {}, 1
+    for d = 1, (first or 1) - 1 do out[d] = shape[d] end
+    for d = first or 1, #shape do rest = rest * shape[d] end
+    out[#out + 1] = rest
+    return ops.reshape(x, out)
+  end
+end
+
+--- The transpose of a matrix.
+function methods.t(x) return ops.transpose(x, 1, 2) end
+
+-- split(x, size, dim) and chunk(x, n, dim): looks at x.
+function methods.split(x, size, dim)
+  dim = dim or 1
+  local out, total, at = {}, x:size(dim), 1
+  while at <= total do
+    local n = type(size) == "table" and size[#out + 1] or math.min(size, total - at + 1)
+    if not n then core.fail "[split] argument 'size': the sizes add up to less than the dimension" end
+    out[#out + 1] = ops.narrow(x, dim, at, n)
+    at = at + n
+  end
+  return out
+end
+
+--- Cut a dimension into n equal parts.
+function methods.chunk(x, n, dim)
+  local total = x:size(dim or 1)
+  return methods.split(x, math.ceil(total / n), dim)
+end
+
+-- ---------------------------------------------------------------- indexing
+
+-- x[i], x[{i, {first, last}, {}, {first, last, step}}]; a boolean or index tensor: x[mask] is refused with the op to use.
+local function slice(x, key)
+  if type(key) == "number" then return ops.select(x, 1, key) end
+  if type(key) ~= "table" or T.is_tensor(key) then
+    core.fail("[index] argument 'key': " .. (T.is_tensor(key) and "a tensor was given; index_select, gather and masked_fill take tensors"
+      or ("a %s was given, expected a number or a table such as {1, {2, 5}}"):format(type(key))))
+  end
+  if #key > x:dim() then core.fail(("[index] argument 'key': %d positions were given, the tensor has %d dimensions"):format(#key, x:dim())) end
+  local dim = 1
+  for i = 1, #key do
+    local at = key[i]
+    if type(at) == "number" then
+      x = ops.select(x, dim, at)
+    else
+      if #at > 0 then
+        local size = x:size(dim)
+        local first, last, step = at[1], at[2] or at[1], at[3] or 1
+        if first < 0 then first = size + 1 + first end
+        if last < 0 then last = size + 1 + last end
+        if first == 0 or last == 0 then core.fail "[index] argument 'key': positions count from 1, 0 was given" end
+        if first < 1 or last > size or last < first or step < 1 then
+          core.fail(("[index] argument 'key': the slice {%s, %s, %s} does not lie within 1..%d"):format(at[1], at[2] or at[1], step, size))
+        end
+        local n = math.floor((last - first) / step) + 1
+        x = ops.narrow(x, dim, first, n, step)
+      end
+      dim = dim + 1
+    end
+  end
+  return x
+end
+methods.__at = slice
+
+-- x[key] = number or tensor: in place, without a gradient link.
+methods.__set = function(x, key, value)
+  local part = slice(x, key)
+  if type(value) == "number" then part:fill_(value) else
+    if value:dim() < part:dim() or value:numel() ~= part:numel() then value = ops.expand(value, part.shape) end
+    part:copy_(value)
+  end
+end
+
+-- ---------------------------------------------------------------- arithmetic and printing
+
+local meta = T.metatable
+meta.__add = ops.add
+meta.__sub = ops.sub
+meta.__mul = ops.mul
+meta.__div = ops.div
+meta.__pow = ops.pow
+meta.__unm = ops.neg
+meta.__len = function(x) return x:dim() == 0 and 1 or x:size(1) end
+meta.__tostring = function(x)
+  local ok, shape = pcall(function() return x.shape end)
+  if not ok then return "[freed tensor]" end
+  local note
+  if x.requires_grad then note = x.is_leaf and "requires_grad" or "has gradient" end
+  if x.device == "meta" then
+    return format.footer { shape = shape, dtype = x.dtype, device = x.device, note = note }
+  end
+  local host = x:detach()
+  if x.device ~= "cpu" then host = T.to_device(host, "cpu") end
+  return format.tensor { shape = shape, dtype = x.dtype, device = x.device, note = note, get = function(i) return T.peek(host, i) end }
+end
+
+--- x as a Lua number: `tonumber`-like shorthand of item, for one-element tensors.
+function exports.item(x) return type(x) == "number" and x or x:item() end
+
+return tensor

@@ -1,0 +1,223 @@
+--- What tests of recipes, losses and modules need: comparison with the project's measure of error, gradient checks, busted assertions.
+-- `require("unic.testing").install()` adds `assert.close`, `assert.gradcheck`, `assert.same_bits` and `assert.raises_at` to busted.
+-- @module unic.testing
+local unic = require "unic"
+local core = require "unic.core"
+
+local testing = {}
+
+-- The one table of tolerances; each with its reason.
+testing.tolerance = {
+  f64 = 1e-11,    -- two summation orders of a few thousand terms
+  f32 = 2e-6,     -- 1e-6 (contracts) for each of two f32 forms compared with f64
+  bf16 = 1.6e-2,  -- 2 ulp of an 8-bit mantissa at the largest value
+  f16 = 2e-3,     -- 2 ulp of an 11-bit mantissa at the largest value
+  gradcheck = 1e-6, -- central differences in f64 with a step of 1e-6: truncation and rounding both near 1e-9, relative to small gradients
+}
+
+local function flat(x)
+  local host = x:detach()
+  if host.device ~= "cpu" then host = host:to("cpu") end
+  if host.dtype ~= "f64" then host = unic.cast(host, "f64") end
+  return unic.reshape(host, { -1 }):totable()
+end
+
+--- error(a, ref) = max|a - ref| / (max|ref| + rms(ref)), ref in f64; NaN and Inf must agree in place and sign.
+-- @param a a tensor
+-- @param ref a tensor of the same shape
+-- @param scale added to the denominator instead of rms(ref) when given (for gradients: 1e-3 x the largest gradient of the module)
+-- @return the error, and where it is largest (0-based)
+function testing.error(a, ref, scale)
+  local x, y = flat(a), flat(ref)
+  if #x ~= #y then return math.huge, 0 end
+  local worst, at, largest, squares = 0, 0, 0, 0
+  for i = 1, #x do
+    local p, q = x[i], y[i]
+    if q == q and math.abs(q) ~= math.huge then
+      largest = math.max(largest, math.abs(q))
+      squares = squares + q * q
+    end
+    if p ~= p or q ~= q then
+      if (p ~= p) ~= (q ~= q) then return math.huge, i - 1 end
+    elseif math.abs(p) == math.huge or math.abs(q) == math.huge then
+      if p ~= q then return math.huge, i - 1 end
+    else
+      local d = math.abs(p - q)
+      if d > worst then worst, at = d, i - 1 end
+    end
+  end
+  if worst == 0 then return 0, 0 end
+  local rms = #x > 0 and math.sqrt(squares / #x) or 0
+  return worst / math.max(largest + (scale or rms), 1e-30), at
+end
+
+--- Are two tensors close? Returns true, or false and a sentence.
+function testing.close(a, ref, tolerance)
+  if type(a) == "number" then a = unic.tensor(a, { dtype = "f64" }) end
+  if type(ref) == "number" or type(ref) == "table" then ref = unic.tensor(ref, { dtype = "f64" }) end
+  local sa, sr = table.concat(a.shape, "x"), table.concat(ref.shape, "x")
+  if sa ~= sr then return false, ("shape %s, expected %s"):format(sa, sr) end
+  tolerance = tolerance or testing.tolerance[a.dtype] or 0
+  local err, at = testing.error(a, ref)
+  if err <= tolerance then return true, err end
+  return false, ("error %.3g at element %d (%.9g, expected %.9g), allowed %.3g"):format(err, at, core.tensor.peek(unic.reshape(a:detach(), { -1 }), at),
+    core.tensor.peek(unic.reshape(ref:detach(), { -1 }), at), tolerance), err
+end
+
+--- Have two tensors the same bytes? Returns true, or false and a sentence.
+function testing.same_bits(a, b)
+  if a.dtype ~= b.dtype then return false, ("dtype %s and %s"):format(a.dtype, b.dtype) end
+  local sa, sb = table.concat(a.shape, "x"), table.concat(b.shape, "x")
+  if sa ~= sb then return false, ("shapes %s and %s"):format(sa, sb) end
+  local x, y = a:detach():bytes(), b:detach():bytes()
+  if x == y then return true end
+  for i = 1, #x do
+    if x:byte(i) ~= y:byte(i) then return false, ("byte %d of %d differs"):format(i, #x) end
+  end
+  return false, "different lengths"
+end
+
+--- Compare the gradients that backward gives with central differences.
+-- @param fn a function of the inputs that returns a tensor (or several)
+-- @param inputs f64 tensors; those with a floating type are checked
+-- @param options `eps` (1e-6), `tolerance`
+-- @return true, or false and a sentence
+function testing.gradcheck(fn, inputs, options)
+  options = options or {}
+  local eps, tolerance = options.eps or 1e-6, options.tolerance or testing.tolerance.gradcheck
+  local checked = {}
+  for i, x in ipairs(inputs) do
+    if x.dtype == "f64" then
+      inputs[i] = unic.clone(x:detach())
+      inputs[i].requires_grad = true
+      checked[#checked + 1] = i
+    elseif x.dtype == "f32" or x.dtype == "bf16" or x.dtype == "f16" then
+      return false, ("input %d is %s, differences need f64"):format(i, x.dtype)
+    end
+  end
+  local rng = unic.new_generator(1234)
+  local weights
+  -- One number out of everything fn returns: a fixed random weighting of all elements.
+  local function total()
+    local outs, sum = { fn(unpack(inputs)) }, nil
+    weights = weights or {}
+    local index = 0
+    for _, y in ipairs(outs) do
+      if core.tensor.is_tensor(y) and y.dtype == "f64" then
+        index = index + 1
+        weights[index] = weights[index] or unic.randn(y.shape, { dtype = "f64", rng = rng })
+        local part = unic.sum(unic.mul(y, weights[index]))
+        sum = sum and sum + part or part
+      end
+    end
+    return sum
+  end
+  local loss = total()
+  if not loss then return false, "fn returned no f64 tensor" end
+  local grads = unic.grad(loss, (function() local t = {} for k, i in ipairs(checked) do t[k] = inputs[i] end return t end)())
+  for k, i in ipairs(checked) do
+    local x = inputs[i]
+    local n = x:numel()
+    local numeric = {}
+    local values = unic.reshape(x:detach(), { -1 })
+    unic.no_grad(function()
+      for e = 1, n do
+        local at = values:totable()[e]
+        local one = unic.narrow(values, 1, e, 1)
+        one:fill_(at + eps)
+        local up = total():item()
+        one:fill_(at - eps)
+        local down = total():item()
+        one:fill_(at)
+        numeric[e] = (up - down) / (2 * eps)
+      end
+    end)
+    if n > 0 then
+      local given = grads[k]
+      if not given then given = unic.zeros(x.shape, { dtype = "f64" }) end
+      local err, where = testing.error(unic.reshape(given, { -1 }), unic.tensor(numeric, { dtype = "f64" }))
+      if not (err <= tolerance) then
+        return false, ("gradient of input %d, element %d: %.9g by backward, %.9g by differences (error %.3g, allowed %.3g)"):format(i, where,
+          unic.reshape(given, { -1 }):totable()[where + 1], numeric[where + 1], err, tolerance)
+      end
+    end
+  end
+  return true
+end
+
+--- The folder of real data (UNIC_DATA, or shared/data/real beside the checkout), or nil.
+function testing.real_data()
+  local lfs = require "lfs"
+  for _, path in ipairs { os.getenv "UNIC_DATA" or "", unic.root .. "../shared/data/real", unic.root .. "shared/data/real" } do
+    if path ~= "" and lfs.attributes(path, "mode") == "directory" then return path end
+  end
+  return nil
+end
+
+--- Run a flat recipe in a fresh environment, as `./unic RECIPE` would, without its progress output.
+-- @param path the recipe's file
+-- @param options its options by name: `{steps = 5, batch = 8}`; true for a switch, a list for several values
+-- @return a table: `result` (the fields of the result line as numbers), `output` (what it printed), `env` (its globals)
+function testing.recipe(path, options)
+  local words = { [0] = path }
+  for name, value in pairs(options or {}) do
+    name = "--" .. name:gsub("_", "-")
+    if value == true then words[#words + 1] = name
+    elseif value ~= false then words[#words + 1] = name .. "=" .. tostring(value) end
+  end
+  table.sort(words)
+  local printed = {}
+  local env = setmetatable({ arg = words }, { __index = _G })
+  env._G = env
+  env.print = function(...)
+    local parts = {}
+    for i = 1, select("#", ...) do parts[i] = tostring((select(i, ...))) end
+    printed[#printed + 1] = table.concat(parts, "\t")
+  end
+  local chunk = assert(loadfile(path))
+  setfenv(chunk, env)
+  local saved, quiet = arg, testing.quiet
+  arg = words
+  testing.quiet = true
+  local ok, why = xpcall(chunk, function(e) return type(e) == "string" and e or tostring(e) end)
+  arg, testing.quiet = saved, quiet
+  if not ok then error(why, 0) end
+  local output = table.concat(printed, "\n")
+  local result = {}
+  for line in output:gmatch "[^\n]+" do
+    local fields = line:match "^result (.*)$"
+    if fields then
+      for key, value in fields:gmatch "([%w_]+)=(%S+)" do result[key] = value == "nan" and 0 / 0 or tonumber(value) or value end
+    end
+  end
+  return { result = result, output = output, env = env }
+end
+
+--- Add the assertions to busted (luassert).
+function testing.install()
+  local assert = require "luassert"
+  local say = require "say"
+  local function add(name, sentence, check)
+    say:set("assertion." .. name .. ".positive", sentence .. "\n%s")
+    say:set("assertion." .. name .. ".negative", "expected the opposite of: " .. sentence)
+    assert:register("assertion", name, function(state, arguments)
+      local ok, why = check(unpack(arguments, 1, arguments.n))
+      state.failure_message = not ok and (sentence .. ": " .. tostring(why)) or nil
+      return ok
+    end, "assertion." .. name .. ".positive", "assertion." .. name .. ".negative")
+  end
+  add("close", "the tensors are not close", testing.close)
+  add("same_bits", "the tensors differ in their bits", testing.same_bits)
+  add("gradcheck", "backward disagrees with differences", testing.gradcheck)
+  -- assert.raises_at(line, pattern, fn): fn raises, its message matches, and starts at that line of the calling file (nil: any line).
+  add("raises_at", "the error is not as expected", function(line, pattern, fn)
+    local ok, message = pcall(fn)
+    if ok then return false, "nothing was raised" end
+    message = tostring(message)
+    if not message:find(pattern) then return false, ("raised %q, expected a match for %q"):format(message, pattern) end
+    if line and not message:find((":%d: "):format(line), 1, true) then return false, ("raised %q, expected it at line %d"):format(message, line) end
+    return true
+  end)
+end
+
+return testing
