@@ -57,8 +57,10 @@ static unic_status check_header(const header *h, const char *name, int64_t bytes
   if (h->components != 1 && h->components != 3 && h->components != 4) {
     return unic_fail("'%s': is a JPEG picture of %d components, expected 1, 3 or 4", name, h->components);
   }
-  /* A Huffman code takes at least one bit, so at least one bit per block of 64 pixels; arithmetic coding has no such bound. */
-  if (h->frame < 9 && (int64_t)h->width * h->height / 1024 > bytes) {
+  /* A Huffman code takes at least one bit, so at least one bit per block of 64 pixels. Arithmetic coding has no such bound, but nothing
+   * like a picture comes near this one; without it a few bytes could ask for a gigabyte. */
+  int64_t pixels_per_byte = h->frame < 9 ? 1024 : 65536;
+  if ((int64_t)h->width * h->height / pixels_per_byte > bytes) {
     return unic_fail("'%s': a JPEG file of %lld bytes cannot hold %d x %d pixels, it is cut or damaged", name, (long long)bytes, h->width,
                      h->height);
   }
