@@ -157,8 +157,8 @@ local function test_options(words)
     local word = words[i]
     local name, value = word:match("^%-%-([%w-]+)=(.*)$")
     name = name or word:match("^%-%-([%w-]+)$")
-    if name == "list" then
-      options.list = true
+    if name == "list" or name == "stop" then
+      options[name] = true
     elseif name and takes_value[name] then
       if not value then
         i = i + 1
@@ -167,7 +167,7 @@ local function test_options(words)
       if not value or value == "" then wrong_use("test: --%s needs a value", name) end
       options[name] = value
     elseif word:sub(1, 1) == "-" then
-      wrong_use("test: unknown option '%s', expected --device D, --slowest N or --list", word)
+      wrong_use("test: unknown option '%s', expected --device D, --slowest N, --stop or --list", word)
     else
       patterns[#patterns + 1] = word
     end
@@ -208,6 +208,7 @@ commands.test = function(words)
   arg = { [0] = "busted", "--ignore-lua", "--output=spec/support/unic_output.lua", "--cpath=" .. package.cpath:match("^[^;]*") }
   if options.slowest then arg[#arg + 1] = "-Xoutput"; arg[#arg + 1] = "slowest=" .. options.slowest end
   if options.list then arg[#arg + 1] = "--list" end
+  if options.stop then arg[#arg + 1] = "--no-keep-going" end
   for _, filter in ipairs(filters) do arg[#arg + 1] = filter end
   for _, path in ipairs(chosen) do arg[#arg + 1] = path end
 

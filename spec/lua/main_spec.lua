@@ -87,7 +87,7 @@ while os.time() < t do end
 ]])
     local output, code = shell(([[
 %s/unic %s %s/ready & pid=$!
-while [ ! -e %s/ready ]; do sleep 0.05; done
+for i in $(seq 200); do [ ! -e %s/ready ] || break; sleep 0.05; done
 kill -INT $pid; wait $pid]]):format(root, path, folder, folder))
     assert.equal(130, code)
     assert.equal("interrupted", output)
@@ -110,7 +110,7 @@ kill -INT $pid; wait $pid]]):format(root, path, folder, folder))
       ["nowhere/x.lua"] = "unic: no such file: nowhere/x.lua",
       ["-e"] = "unic: -e needs a line of Lua: ./unic -e 'print(1)'",
       ["-i nowhere.lua"] = "unic: no such file: nowhere.lua",
-      ["test --fast"] = "unic: test: unknown option '--fast', expected --device D, --slowest N or --list",
+      ["test --fast"] = "unic: test: unknown option '--fast', expected --device D, --slowest N, --stop or --list",
       ["test --slowest many"] = "unic: test: --slowest needs a whole number, not 'many'",
       [folder] = "unic: " .. folder .. " is a folder, expected a Lua file",
     }
@@ -149,15 +149,27 @@ describe("./unic test", function()
   setup(function()
     folder = os.tmpname()
     os.remove(folder)
-    os.execute(("mkdir -p %s/lua %s/spec/support && ln -s %s/lua/unic %s/lua/unic && cp %s/.busted %s && touch %s/spec/helper.lua && cp %s/spec/support/unic_output.lua %s/spec/support")
-      :format(folder, folder, root, folder, root, folder, folder, root, folder))
+    os.execute(([[
+      mkdir -p FOLDER/lua FOLDER/spec/support
+      ln -s ROOT/lua/unic FOLDER/lua/unic
+      cp ROOT/.busted FOLDER
+      touch FOLDER/spec/helper.lua
+      cp ROOT/spec/support/unic_output.lua FOLDER/spec/support]]):gsub("FOLDER", folder):gsub("ROOT", root))
     local function spec(name, source)
       local file = assert(io.open(("%s/spec/%s_spec.lua"):format(folder, name), "w"))
       file:write(source)
       file:close()
     end
-    spec("good", "describe('good', function() it('adds', function() assert.equal(2, 1 + 1) end) it('is dry', function() assert.is_true(true) end) end)")
-    spec("bad", "describe('bad', function() it('is wrong', function() assert.equal(3, 1 + 1) end) it('breaks', function() error('broken') end) end)")
+    spec("good", [[
+      describe("good", function()
+        it("adds", function() assert.equal(2, 1 + 1) end)
+        it("is dry", function() assert.is_true(true) end)
+      end)]])
+    spec("bad", [[
+      describe("bad", function()
+        it("is wrong", function() assert.equal(3, 1 + 1) end)
+        it("breaks", function() error("broken") end)
+      end)]])
     spec("absent", "it('needs a device', function() pending('no device here') end)")
     spec("setup", "describe('s', function() setup(function() error('no set-up') end) it('waits', function() end) end)")
   end)
@@ -165,7 +177,8 @@ describe("./unic test", function()
   teardown(function() os.execute("rm -r " .. folder) end)
 
   local function test(words)
-    return shell(("cd / && LUA_PATH='%s/lua/?.lua;;' LUA_CPATH='%s/build/?.so;;' luajit %s/lua/unic/main.lua test %s"):format(folder, folder, folder, words))
+    local paths = ("LUA_PATH='%s/lua/?.lua;;' LUA_CPATH='%s/build/?.so;;'"):format(folder, folder)
+    return shell(("cd / && %s luajit %s/lua/unic/main.lua test %s"):format(paths, folder, words))
   end
 
   local function last_line(output) return output:match("([^\n]*)$") end
@@ -190,6 +203,12 @@ describe("./unic test", function()
     local output, code = test("good 'is dry'")
     assert.equal("1 passed, 0 failed, 0 skipped", last_line(output))
     assert.equal(0, code)
+  end)
+
+  it("stops at the first failure when asked", function()
+    local output, code = test("bad --stop")
+    assert.equal("0 passed, 1 failed, 0 skipped", last_line(output))
+    assert.equal(1, code)
   end)
 
   it("fails when no test ran", function()
