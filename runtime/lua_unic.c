@@ -533,7 +533,8 @@ int luaopen_unic_core(lua_State *L) {
   open_part(L, "tensor", unic_lua_open_tensor);
   open_part(L, "ops", unic_lua_open_ops);
   static const struct { const char *name; lua_CFunction open; } parts[] = {
-    {"files", unic_lua_open_files}, {"text", unic_lua_open_text}, {"data", unic_lua_open_data}, {"edit", unic_lua_open_edit}};
+    {"files", unic_lua_open_files}, {"text", unic_lua_open_text}, {"data", unic_lua_open_data}, {"edit", unic_lua_open_edit},
+    {"info", unic_lua_open_info}};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
     if (parts[i].open) open_part(L, parts[i].name, parts[i].open);
   lua_pushvalue(L, -1);

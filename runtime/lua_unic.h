@@ -53,6 +53,7 @@ int unic_lua_open_files(lua_State *L) __attribute__((weak));
 int unic_lua_open_text(lua_State *L) __attribute__((weak));
 int unic_lua_open_data(lua_State *L) __attribute__((weak));
 int unic_lua_open_edit(lua_State *L) __attribute__((weak));
+int unic_lua_open_info(lua_State *L) __attribute__((weak));
 
 /* The state that opened the module, for upward calls; NULL on other threads. */
 lua_State *unic_door_state(void);

@@ -1,6 +1,6 @@
 --- Where `./unic` arrives: runs a recipe, a line of code, the prompt, the tests or a check. The launcher has set the module paths and has
 -- refused what is no command; here the words after it are `arg`.
-local trace = require "unic.trace"
+local traceback = require "unic.traceback"
 
 -- ".../lua/unic/main.lua" -> "..."; the launcher calls it by its full path.
 local root = arg[0]:match("^(.*)/lua/unic/main%.lua$")
@@ -17,13 +17,18 @@ local function wrong_use(format, ...)
   leave(2)
 end
 
+-- LuaJIT says "interrupted!", the library "interrupted"; both may have calls below them.
+local function is_interrupt(report)
+  return report:match("^interrupted!?$") ~= nil or report:match("^interrupted!?\n") ~= nil
+end
+
 local function report_and_leave(report)
   io.stdout:flush()
-  if trace.interrupted(report) then
+  if is_interrupt(report) then
     io.stderr:write("interrupted\n")
     leave(130)
   end
-  io.stderr:write(trace.format(report))
+  io.stderr:write(report, "\n")
   leave(1)
 end
 
@@ -40,7 +45,7 @@ end
 -- Compile; a syntax error is a sentence with its own file and line.
 local function compile(source, name)
   local chunk, why = loadstring(source, name)
-  if not chunk then report_and_leave { sentence = why, calls = {} } end
+  if not chunk then report_and_leave(traceback.clean(why)) end
   return chunk
 end
 
@@ -54,7 +59,10 @@ end
 local function run_script(path, words, from)
   local chunk = compile(read_script(path), "@" .. path)
   arg = script_arguments(words, path, from)
-  local ok, report = xpcall(chunk, trace.describe, unpack(arg))
+  -- Ctrl-C is seen by long loops in C as well, and ends a script that does not react to it.
+  local edit = require("unic.core").edit
+  edit.install_sigint "recipe"
+  local ok, report = edit.run(chunk, traceback.handler, unpack(arg))
   if not ok then report_and_leave(report) end
 end
 
@@ -63,69 +71,24 @@ commands["-e"] = function(words)
   -- Loading the library takes longer than most one-liners, so only a line that names it gets it.
   if words[2]:find("%f[%w_]unic%f[^%w_]") then _G.unic = require "unic" end
   arg = script_arguments(words, "-e", 3)
-  local ok, report = xpcall(chunk, trace.describe, unpack(arg))
+  local ok, report = xpcall(chunk, traceback.handler, unpack(arg))
   if not ok then report_and_leave(report) end
 end
 
 -- ---- the prompt ----------------------------------------------------------------------------------------------------------------------
 
-local function start_prompt(locals)
-  -- Globals of the recipe are there as globals; its locals hide them, as they did in the recipe.
-  require("unic.repl").start { env = setmetatable(locals, { __index = _G }) }
-end
-
--- The locals of the running function `chunk`, found on the stack; later declarations of a name hide earlier ones.
-local function locals_of(chunk)
-  local found = {}
-  for level = 2, math.huge do
-    local info = debug.getinfo(level, "f")
-    if not info then return found end
-    if info.func == chunk then
-      for i = 1, math.huge do
-        local name, value = debug.getlocal(level, i)
-        if not name then return found end
-        if name:sub(1, 1) ~= "(" then found[name] = value end
-      end
-    end
-  end
-end
-
 commands["-i"] = function(words)
-  local path = words[2]
-  local source = read_script(path)
-  local locals, chunk = {}, nil
-  local function keep() locals = locals_of(chunk) end
-
-  -- A last line reads the locals where they are all in scope. It does not compile after a final `return`; then a hook reads them as the
-  -- script returns.
-  local name = "unic: the end of the script"
-  chunk = loadstring(source .. ("\n_G[%q]()\n"):format(name), "@" .. path)
-  local hooked = chunk == nil
-  chunk = chunk or compile(source, "@" .. path)
-
-  arg = script_arguments(words, path, 3)
-  _G[name] = keep
-  if hooked then
-    debug.sethook(function()
-      if debug.getinfo(2, "f").func == chunk then keep() end
-    end, "r")
-  end
-  local ok, report = xpcall(chunk, function(message)
-    keep()
-    return trace.describe(message, 2)
-  end, unpack(arg))
-  debug.sethook()
-  _G[name] = nil
-
+  arg = script_arguments(words, words[2], 3)
+  local edit = require("unic.core").edit
+  edit.install_sigint "prompt"
+  local ok, locals, report = require("unic.repl.recipe").run(words[2], edit.run, unpack(arg))
   io.stdout:flush()
-  if not ok then
-    io.stderr:write(trace.interrupted(report) and "interrupted\n" or trace.format(report))
-  end
-  start_prompt(locals)
+  if not ok then io.stderr:write(is_interrupt(report) and "interrupted" or report, "\n") end
+  require("unic.repl").start { locals = locals }
 end
 
 commands[""] = function()
-  start_prompt {}
+  require("unic.repl").start {}
 end
 
 -- ---- tests ---------------------------------------------------------------------------------------------------------------------------
@@ -215,7 +178,7 @@ commands.test = function(words)
   -- busted's runner raises nil where it means "exit with 1".
   local ok, why = pcall(function() require "busted.runner" { standalone = false } end)
   if not ok and why ~= nil then
-    if trace.interrupted(why) then
+    if is_interrupt(traceback.clean(tostring(why))) then
       io.stderr:write("interrupted\n")
       leave(130)
     end
@@ -309,6 +272,6 @@ if not command then
 elseif words[1] == "-i" or words[1] == "-e" or words[1] == nil then
   command(words)
 else
-  local ok, report = xpcall(command, trace.describe, words)
+  local ok, report = xpcall(command, traceback.handler, words)
   if not ok then report_and_leave(report) end
 end

@@ -6,7 +6,7 @@ local check = support.open "isa"
 
 -- The library lowers a table that the processor lacks to what it has; then the name that comes back is another one.
 for _, isa in ipairs { "base", "avx2", "avx512", "avx512_bf16" } do
-  local used = support.shell("UNIC_ISA=" .. isa .. [[ ./unic -e 'io.write(require("unic.info").isa)']]):match("[^\n]*$")
+  local used = support.shell("UNIC_ISA=" .. isa .. [[ ./unic -e 'io.write((require("unic.core").isa()))']]):match("[^\n]*$")
   if used ~= isa then
     check:skip(isa, ("this processor runs at most %s"):format(used))
   else

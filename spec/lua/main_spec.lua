@@ -32,7 +32,7 @@ describe("./unic", function()
 
   it("runs from any folder and through a symbolic link", function()
     os.execute(("ln -s %s/unic %s/u"):format(root, folder))
-    local path = script("here.lua", "print(require('unic.trace') ~= nil)\n")
+    local path = script("here.lua", "print(require('unic').version ~= nil)\n")
     assert.equal("true", (shell(("cd %s && ./u here.lua"):format(folder))))
     assert.equal("true", (shell("cd / && " .. folder .. "/u " .. path)))
   end)
@@ -49,8 +49,11 @@ print("not reached")
 ]])
     local output, code = unic(path)
     assert.equal(1, code)
-    assert.equal(("[add] argument 'x': wrong\n  %s:2: in function 'step'\n  %s:4: in function 'train'\n  %s:6: in the main part")
-      :format(path, path, path), output)
+    assert.equal((([[
+[add] argument 'x': wrong
+  PATH:2: in step: error("[add] argument 'x': wrong")
+  PATH:4: in train: local function train() step() end
+  PATH:6: train()]]):gsub("PATH", path)), output)
   end)
 
   it("shows an error that is a table with __tostring", function()
@@ -91,6 +94,16 @@ for i in $(seq 200); do [ ! -e %s/ready ] || break; sleep 0.05; done
 kill -INT $pid; wait $pid]]):format(root, path, folder, folder))
     assert.equal(130, code)
     assert.equal("interrupted", output)
+  end)
+
+  it("tells what it is and what it runs on", function()
+    local output, code = unic("info")
+    assert.equal(0, code)
+    for _, name in ipairs { "unic", "built with", "processor", "kernels", "threads", "memory", "libraries", "devices" } do
+      assert.matches("\n" .. name .. " +%S", "\n" .. output)
+    end
+    assert.matches("oneDNN %d", output)
+    assert.matches("never run on a GPU", output, 1, true)
   end)
 
   it("runs a line of Lua", function()
