@@ -102,12 +102,22 @@ function traceback.clean(message, one_line)
   return one_line and rest or "line " .. number .. ": " .. rest
 end
 
+local boundaries = setmetatable({}, { __mode = "k" })
+
+--- Mark a function that starts the user's code: frames below it (what called the prompt) are not part of a report.
+-- @param f the function
+-- @return the function
+function traceback.boundary(f)
+  boundaries[f] = true
+  return f
+end
+
 -- The user's frames from `level` on, innermost first.
 local function user_frames(level)
   local frames = {}
   while true do
-    local info = debug.getinfo(level, "Sln")
-    if not info then return frames end
+    local info = debug.getinfo(level, "Slnf")
+    if not info or boundaries[info.func] then return frames end
     if not traceback.is_library(info) and info.currentline > 0 then frames[#frames + 1] = info end
     level = level + 1
   end
