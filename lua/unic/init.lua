@@ -173,14 +173,19 @@ unic.synchronize = core.synchronize
 
 -- Sub-modules on first use: unic.nn, unic.optim, ...
 local LAZY = { nn = 1, losses = 1, optim = 1, data = 1, text = 1, files = 1, metrics = 1, run = 1, plot = 1, testing = 1, options = 1 }
+local names = {}
+for name in pairs(LAZY) do
+  if package.searchpath("unic." .. name, package.path) then names[#names + 1] = name end
+end
 return setmetatable(unic, {
+  __names = names,   -- for completion at the prompt
   __index = function(self, name)
     if not LAZY[name] then
       if type(name) == "string" then
-        local names = {}
-        for key in pairs(self) do names[#names + 1] = key end
-        for key in pairs(LAZY) do names[#names + 1] = key end
-        local near = core.nearest(name, names)
+        local all = {}
+        for key in pairs(self) do all[#all + 1] = key end
+        for key in pairs(LAZY) do all[#all + 1] = key end
+        local near = core.nearest(name, all)
         if near then core.fail(("[unic] there is no 'unic.%s', did you mean 'unic.%s'?"):format(name, near)) end
       end
       return nil

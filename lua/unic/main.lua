@@ -79,16 +79,11 @@ end
 
 commands["-i"] = function(words)
   arg = script_arguments(words, words[2], 3)
-  local edit = require("unic.core").edit
-  edit.install_sigint "prompt"
-  local ok, locals, report = require("unic.repl.recipe").run(words[2], edit.run, unpack(arg))
-  io.stdout:flush()
-  if not ok then io.stderr:write(is_interrupt(report) and "interrupted" or report, "\n") end
-  require("unic.repl").start { locals = locals }
+  leave(require("unic.repl").start { script = words[2], arguments = arg })
 end
 
 commands[""] = function()
-  require("unic.repl").start {}
+  leave(require("unic.repl").start())
 end
 
 -- ---- tests ---------------------------------------------------------------------------------------------------------------------------

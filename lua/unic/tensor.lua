@@ -357,6 +357,7 @@ end
 -- ---------------------------------------------------------------- arithmetic and printing
 
 local meta = T.metatable
+meta.__names = { "shape", "dtype", "device", "ndim", "requires_grad", "is_leaf", "grad" }   -- fields, for completion at the prompt
 meta.__add = ops.add
 meta.__sub = ops.sub
 meta.__mul = ops.mul

@@ -21,8 +21,8 @@ local function members(object)
   local function walk_meta(meta)
     if type(meta) ~= "table" then return end
     local index = rawget(meta, "__index")
-    if type(rawget(meta, "names")) == "table" then   -- a folder of modules that are not loaded yet
-      for _, name in ipairs(meta.names) do
+    if type(rawget(meta, "__names")) == "table" then   -- fields that are not tables' fields, or not there yet
+      for _, name in ipairs(meta.__names) do
         if found[name] == nil then found[name] = true end
       end
     end

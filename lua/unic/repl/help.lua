@@ -1,87 +1,13 @@
 --- What `? name` prints: the doc comment above a function, the text of an op, the head of a module.
 -- @module unic.repl.help
 local complete = require "unic.repl.complete"
+local docs = require "unic.repl.docs"
 local lexer = require "unic.repl.lexer"
 local pretty = require "unic.repl.pretty"
 
 local help = {}
 
 local TEXT_WIDTH = 100   -- lines longer than this are hard to read, however wide the screen is
-
-local function read_lines(path)
-  local file = io.open(path, "r")
-  if not file then return nil end
-  local lines = {}
-  for line in file:lines() do lines[#lines + 1] = line end
-  file:close()
-  return lines
-end
-
--- A comment of "-- text" lines as a table: text (list of lines), params, returns, usage.
-local function parse(comment)
-  local doc = { text = {}, params = {}, returns = {}, usage = {} }
-  local tag, item = nil, nil
-  for _, line in ipairs(comment) do
-    local word, rest = line:match("^%s*@(%w+)%s*(.*)$")
-    if word then
-      tag, item = word, nil
-      rest = rest:gsub("^%b[]%s*", "")
-      if word == "param" or word == "tparam" or word == "field" or word == "tfield" then
-        if word:sub(1, 1) == "t" then rest = rest:gsub("^%S+%s*", "", 1) end
-        local name, text = rest:match("^(%S+)%s*(.*)$")
-        item = { name = name or "?", text = { text or "" } }
-        doc.params[#doc.params + 1] = item
-      elseif word == "return" or word == "treturn" then
-        if word == "treturn" then rest = rest:gsub("^%S+%s*", "", 1) end
-        item = { text = { rest } }
-        doc.returns[#doc.returns + 1] = item
-      elseif word == "usage" then
-        if rest ~= "" then doc.usage[#doc.usage + 1] = rest end
-      elseif word == "module" then
-        doc.module = rest
-      end
-    elseif tag == "usage" then
-      doc.usage[#doc.usage + 1] = line
-    elseif item then
-      item.text[#item.text + 1] = (line:gsub("^%s+", ""))
-    elseif not tag then
-      doc.text[#doc.text + 1] = line
-    end
-  end
-  return doc
-end
-
--- The lines of the comment that ends right above line `number`, without their dashes; nil when it is no doc comment.
-local function comment_above(lines, number)
-  local first = number
-  while first > 1 and lines[first - 1]:find("^%s*%-%-") do first = first - 1 end
-  -- A comment that begins with three dashes documents; remarks may stand above it.
-  while first < number and not lines[first]:find("^%s*%-%-%-%s*[^%s-]") do first = first + 1 end
-  if first >= number then return nil end
-  local comment = {}
-  for i = first, number - 1 do comment[#comment + 1] = (lines[i]:gsub("^%s*%-%-%-*%s?", "", 1)) end
-  return comment
-end
-
--- The head comment of a file.
-local function comment_at_top(lines)
-  local number = 1
-  if lines[1] and lines[1]:find("^#!") then number = 2 end
-  local first = number
-  while lines[number] and lines[number]:find("^%s*%-%-") do number = number + 1 end
-  if number == first or not lines[first]:find("^%s*%-%-%-") then return nil end
-  return comment_above(lines, number)
-end
-
--- The parameters of the function defined at a line: list of names, and whether it was written with a colon.
-local function parameters(lines, number)
-  local head = table.concat(lines, "\n", number, math.min(#lines, number + 8))
-  local name, list = head:match("function%s*([%w_.:]*)%s*(%b())")
-  if not list then return nil end
-  local names = {}
-  for part in list:sub(2, -2):gmatch("[^,%s]+") do names[#names + 1] = part end
-  return names, name:find(":", 1, true) ~= nil
-end
 
 -- name(arguments) as one would call it with the separator typed.
 local function signature(typed, names, with_colon)
@@ -148,96 +74,93 @@ local function render(head, doc, width)
   return table.concat(parts, "\n")
 end
 
--- The first sentence of a comment.
-local function first_sentence(comment)
-  local text = table.concat(comment, " "):match("^%s*(.-)%s*$")
-  text = text:match("^(.-%.)%s") or text
-  return (text:gsub("%s*@.*$", ""))
-end
-
--- Where a Lua function stands: lines of its file and the line number; nil for a C function or a chunk from the prompt.
-local function place_of(f)
-  local info = debug.getinfo(f, "S")
-  if info.what == "C" or info.source:sub(1, 1) ~= "@" or info.linedefined < 1 then return nil end
-  local lines = read_lines(info.source:sub(2))
-  if not lines or not lines[info.linedefined] then return nil end
-  return lines, info.linedefined, info.source:sub(2)
-end
-
-local function function_help(typed, f, width)
-  local lines, number, path = place_of(f)
-  if not lines then return nil end
-  local names, with_colon = parameters(lines, number)
-  local head = names and signature(typed, names, with_colon) or typed
-  local comment = comment_above(lines, number)
-  if not comment then return head .. "\n  (no doc comment; " .. path .. ":" .. number .. ")" end
-  return render(head, parse(comment), width)
-end
-
--- One line about a function, for lists.
-local function one_line(name, value, core)
-  local lines, number = nil, nil
-  if type(value) == "function" then lines, number = place_of(value) end
-  if lines then
-    local names, with_colon = parameters(lines, number)
-    local comment = comment_above(lines, number)
-    return names and signature(name, names, with_colon) or name, comment and first_sentence(comment) or ""
-  end
-  local text = type(value) == "function" and core and core.ops and core.ops.help(name:match("[%w_]+$"))
-  if text then
-    local sentence = text:match("\n\n%s*([^\n]*)") or ""
-    return name, (sentence:match("^(.-%.)%s") or sentence)
-  end
-  return name, ""
-end
-
-local function list_members(prefix, names, found, core, width)
-  local rows, widest = {}, 0
-  for _, name in ipairs(names) do
-    local head, sentence = one_line(prefix .. name, found[name], core)
-    rows[#rows + 1] = { head, sentence }
-    if #head <= 40 then widest = math.max(widest, #head) end
-  end
-  local lines = {}
-  for i, row in ipairs(rows) do
-    local gap = math.max(2, widest + 2 - #row[1])
-    local line = "  " .. row[1] .. (row[2] ~= "" and string.rep(" ", gap) .. row[2] or "")
-    lines[i] = #line > width and line:sub(1, width - 3) .. "..." or line
-  end
-  return table.concat(lines, "\n")
-end
-
 local function module_of(value)
   for name, module in pairs(package.loaded) do
     if module == value and name ~= "_G" then return name end
   end
 end
 
+local function file_of_module(name) return name and package.searchpath(name, package.path) end
+
+-- Where the names of an object may be documented: the file of the module it is, or, for a tensor and for what unic takes over from there,
+-- lua/unic/tensor.lua.
+local function files_of(owner)
+  local paths = {}
+  if type(owner) == "table" then paths[1] = file_of_module(module_of(owner)) end
+  paths[#paths + 1] = file_of_module("unic.tensor")
+  return paths
+end
+
+local function function_help(typed, f, owner, width)
+  local doc = docs.of_function(f, typed:match("[%w_]+$"), files_of(owner))
+  if not doc then return nil end
+  local head = doc.arguments and signature(typed, doc.arguments, doc.with_colon) or typed
+  if not doc.documented then return head .. "\n  (no doc comment; " .. doc.place .. ")" end
+  return render(head, doc, width)
+end
+
+local function op_text(core, name) return core and core.ops and core.ops.help(name) or nil end
+
+-- One sentence about a member, for lists.
+local function sentence_of(name, value, owner, core)
+  if type(value) == "function" then
+    local doc = docs.of_function(value, name, files_of(owner))
+    if doc and doc.documented then return docs.sentence(doc) end
+    local text = op_text(core, name)
+    if not text then return "" end
+    return docs.sentence{ text = { (text:match("\n\n(.*)$") or ""):match("^[^\n]*") } }
+  end
+  if type(value) == "table" or value == true then
+    -- true stands for a part of a module that is not loaded yet
+    local path = file_of_module(value == true and (module_of(owner) or "") .. "." .. name or module_of(value))
+    local doc = path and docs.head(path)
+    return doc and docs.sentence(doc) or ""
+  end
+  return type(value) ~= "boolean" and pretty.text(value):match("^[^\n]*") or ""
+end
+
+-- Rows of name and sentence, cut at the width.
+local function rows_text(rows, width)
+  local widest = 0
+  for _, row in ipairs(rows) do widest = math.max(widest, math.min(#row[1], 30)) end
+  local lines = {}
+  for i, row in ipairs(rows) do
+    local line = "  " .. row[1]
+    if row[2] ~= "" then line = line .. string.rep(" ", math.max(2, widest + 2 - #row[1])) .. row[2] end
+    lines[i] = #line > width and line:sub(1, width - 3) .. "..." or line
+  end
+  return table.concat(lines, "\n")
+end
+
+local function list_members(separator, object, core, width)
+  local found, rows = complete.members(object), {}
+  for i, name in ipairs(complete.fields(object, separator, "")) do
+    rows[i] = { name, sentence_of(name, found[name], object, core) }
+  end
+  return rows_text(rows, width)
+end
+
 local function module_help(typed, value, core, width)
   local name = module_of(value)
-  local path = name and package.searchpath(name, package.path)
-  local lines = path and read_lines(path)
-  local comment = lines and comment_at_top(lines)
-  local doc = comment and parse(comment) or { text = {}, params = {}, returns = {}, usage = {} }
-  local found = complete.members(value)
-  local names = complete.fields(value, ".", "")
-  local list = list_members(typed .. ".", names, found, core, width)
+  local path = file_of_module(name)
+  local doc = path and docs.head(path) or { text = {}, params = {}, returns = {}, usage = {} }
+  local list = list_members(".", value, core, width)
   return render(name or typed, doc, width) .. (list ~= "" and "\n" .. list or "")
 end
 
 -- A class: what is callable and no function. Its constructor is documented where it is defined.
-local function class_help(typed, value, width)
+local function class_help(typed, value, owner, width)
   local meta = debug.getmetatable(value)
   local found = complete.members(value)
   for _, name in ipairs{"new", "init", "_init", "__init"} do
     local f = rawget(found, name)
-    if type(f) == "function" then
-      local text = function_help(typed, f, width)
-      if text then return text end
+    local doc = type(f) == "function" and docs.of_function(f, typed:match("[%w_]+$"), files_of(owner))
+    if doc and doc.documented then
+      return render(doc.arguments and signature(typed, doc.arguments, false) or typed, doc, width)
     end
   end
-  local call = meta and rawget(meta, "__call")
-  return type(call) == "function" and function_help(typed, call, width) or nil
+  local call = rawget(meta, "__call")
+  return type(call) == "function" and function_help(typed, call, owner, width) or nil
 end
 
 local PROMPT = {
@@ -253,30 +176,19 @@ local PROMPT = {
 -- @return a string
 function help.topics(session, width)
   width = math.min(width or 80, TEXT_WIDTH)
-  local rows, widest = {}, 0
+  local rows = {}
   for _, name in ipairs(session.lazy_names) do
     local ok, value = pcall(function() return session.env[name] end)
     local sentence = ""
     if ok and type(value) == "table" then
-      local module = module_of(value)
-      local path = module and package.searchpath(module, package.path)
-      local lines = path and read_lines(path)
-      local comment = lines and comment_at_top(lines)
-      local meta = getmetatable(value)
-      if comment then sentence = first_sentence(comment)
-      elseif meta and rawget(meta, "names") then sentence = tostring(value) end
+      sentence = sentence_of(name, value)
+      if sentence == "" and getmetatable(value) and rawget(getmetatable(value), "__names") then sentence = tostring(value) end
     end
     rows[#rows + 1] = { name, sentence }
-    widest = math.max(widest, #name)
   end
   rows[#rows + 1] = { "prompt", "Keys and habits of this prompt." }
-  widest = math.max(widest, 6)
-  local lines = { "? name tells about one of these, about a function (? unic.randn), a method (? x:softmax) or a layer (? nn.Linear):" }
-  for _, row in ipairs(rows) do
-    local line = "  " .. row[1] .. string.rep(" ", widest + 2 - #row[1]) .. row[2]
-    lines[#lines + 1] = #line > width and line:sub(1, width - 3) .. "..." or line
-  end
-  return table.concat(lines, "\n")
+  return "? name tells about one of these, about a function (? unic.randn), a method (? x:softmax) or a layer (? nn.Linear):\n"
+    .. rows_text(rows, width)
 end
 
 -- A path of names evaluated step by step: the value, and the object it was found in. Fields are looked up without calling anything but
@@ -327,18 +239,18 @@ function help.about(path, session, width)
   local word = path:match("[%w_]+$")
   if lexer.KEYWORDS[path] then return "'" .. path .. "' is a keyword of Lua" end
 
-  local value = resolve(path, session)
+  local value, owner = resolve(path, session)
   if value == nil and not path:find("[.:]") then
     -- A bare name may be meant as a function of unic or a layer.
     for _, place in ipairs{"unic", "nn", "losses", "optim"} do
       local holder = session.lazy[place] and session.env[place]
       if type(holder) == "table" and rawget(holder, path) ~= nil then
-        value, path = rawget(holder, path), place .. "." .. path
+        value, owner, path = rawget(holder, path), holder, place .. "." .. path
         break
       end
     end
   end
-  local op = core and core.ops and core.ops.help(word)
+  local op = op_text(core, word)
   if value == nil then
     if op then return op end
     local holder = path:match("^(.*)[.:]")
@@ -353,12 +265,14 @@ function help.about(path, session, width)
 
   local kind = type(value)
   if kind == "function" then
-    return function_help(path, value, width) or op or path .. "\n  a function of Lua itself or written in C; there is no text about it"
+    local text = function_help(path, value, owner, width)
+    if op and debug.getinfo(value, "S").what == "C" and not (text and text:find("\n", 1, true)) then text = op end
+    return text or op or path .. "\n  a function of Lua itself or written in C; there is no text about it"
   end
   local meta = debug.getmetatable(value)
   local is_class = kind == "table" and type(meta) == "table" and rawget(meta, "__call")
   if is_class and not module_of(value) then
-    local text = class_help(path, value, width)
+    local text = class_help(path, value, owner, width)
     if text then return text end
   end
   if kind == "table" and meta == nil and not module_of(value) then return path .. ": a table\n" .. pretty.text(value, width) end
@@ -366,11 +280,11 @@ function help.about(path, session, width)
   if kind == "table" or kind == "userdata" then
     local shown = tostring(value)
     local head = shown:match("\n(%[[^\n]*%])$") or shown:match("^[^\n]*")
-    local names = complete.fields(value, ":", "")
     if kind == "userdata" then
-      return path .. ": " .. head .. "\n  methods (? " .. path .. ":name tells about one):\n" .. complete.columns(names, width)
+      local names = complete.fields(value, ":", "")
+      return path .. ": " .. head .. "\nmethods (? " .. path .. ":name tells about one):\n" .. complete.columns(names, width)
     end
-    return path .. ": " .. head .. "\n" .. list_members(path .. ":", names, complete.members(value), core, width)
+    return path .. ": " .. head .. "\n" .. list_members(":", value, core, width)
   end
   return path .. ": a " .. kind .. " value, " .. tostring(value)
 end

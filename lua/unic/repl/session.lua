@@ -47,7 +47,7 @@ local function folder_table(entry)
       return module
     end,
     __tostring = function() return table.concat(names, ", ") end,
-    names = names,   -- for completion and help: fields that are not there yet
+    __names = names,   -- for completion and help: fields that are not there yet
   })
 end
 
