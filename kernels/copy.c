@@ -136,10 +136,10 @@ static unic_status shape(unic_call *c) {
                        unic_shape_describe(to->ndim, to->shape, b, sizeof b));
 }
 
-static unic_status forward(const unic_kernel *k) {
-  struct copy c = {.to = k->in[TO].data, .from = k->in[FROM].data, .to_dtype = k->in[TO].dtype, .from_dtype = k->in[FROM].dtype};
-  if (k->in[TO].numel == 0) return UNIC_OK;
-  const unic_view *const views[2] = {&k->in[TO], &k->in[FROM]};
+static unic_status move(const unic_view *to, const unic_view *from) {
+  struct copy c = {.to = to->data, .from = from->data, .to_dtype = to->dtype, .from_dtype = from->dtype};
+  if (to->numel == 0) return UNIC_OK;
+  const unic_view *const views[2] = {to, from};
   unic_walk_init(&c.walk, 2, views);
   const unic_walk *w = &c.walk;
   c.size = unic_size_of(c.to_dtype);
@@ -167,6 +167,51 @@ static unic_status forward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+static unic_status forward(const unic_kernel *k) { return move(&k->in[TO], &k->in[FROM]); }
+
+/* ---------------------------------------------------------------- the forms of it that recipes call: y is x in another dtype or layout */
+
+enum { X, DTYPE };
+
+static unic_status cast_shape(unic_call *c) {
+  unic_out_like(c, 0, c->in[X]);
+  c->out[0].dtype = (uint8_t)c->arg[DTYPE].integer;
+  return UNIC_OK;
+}
+
+static unic_status channels_last_shape(unic_call *c) {
+  if (c->in[X]->ndim != 4) return unic_fail_arg(c, X, "it has %d dimensions, expected 4: [N,C,H,W]", c->in[X]->ndim);
+  unic_out(c, 0, c->in[X]->dtype, 4, c->in[X]->shape);
+  c->out[0].layout = UNIC_CHANNELS_LAST;
+  return UNIC_OK;
+}
+
+static unic_status move_forward(const unic_kernel *k) { return move(&k->out[0], &k->in[X]); }
+static unic_status move_backward(const unic_kernel *k) { return k->din[X].present ? move(&k->din[X], &k->dout[0]) : UNIC_OK; }
+
+static const unic_op op_cast = {
+  .name = "cast",
+  .signature = "x: tensor<any>, dtype: dtype -> y",
+  .doc = "The same values in another dtype. Floats become integers towards zero, saturating; bool is \"not zero\".\n"
+         "  dtype  \"f32\", \"bf16\", \"f16\", \"f64\", \"i64\", \"i32\", \"u8\" or \"bool\"",
+  .grads = "x:write_only",
+  .layouts = "x:any|blocked",
+  .shape = cast_shape,
+  .cpu = {.forward = move_forward, .backward = move_backward},
+  .flags = UNIC_OP_METHOD,
+};
+
+static const unic_op op_channels_last = {
+  .name = "channels_last",
+  .signature = "x: tensor<any>[N,C,H,W] -> y",
+  .doc = "The same image batch with its channels innermost in memory, the layout in which convolutions run.",
+  .grads = "x:write_only",
+  .layouts = "x:any|blocked",
+  .shape = channels_last_shape,
+  .cpu = {.forward = move_forward, .backward = move_backward},
+  .flags = UNIC_OP_METHOD,
+};
+
 static const unic_op op_copy = {
   .name = "copy",
   .signature = "to!: tensor<any>, from: tensor<any>",
@@ -177,6 +222,6 @@ static const unic_op op_copy = {
   .flags = UNIC_OP_NO_GRAD | UNIC_OP_SERVICE | UNIC_OP_INPLACE,
 };
 
-UNIC_OPS(copy, &op_copy);
+UNIC_OPS(copy, &op_copy, &op_cast, &op_channels_last);
 
 #endif

@@ -151,7 +151,8 @@ typedef struct unic_op {
   unic_status (*shape)(unic_call *c);
   unic_status (*plan)(const unic_kernel *k, unic_plan *p);
   unic_op_kernels cpu;                   /* reference: the plain f64 form; when NULL, forward serves f64 too */
-  /* Views and pass-through gradients: the gradient of in[0] as a look at dy's storage (*out new). NULL: the backward kernel is used. */
+  /* Views and pass-through gradients: the gradient of in[0] as a look at dy's storage (*out new; left NULL when dy's
+     strides allow none, and it is asked again with a row-major dy). NULL: the backward kernel is used. */
   unic_status (*grad_view)(const unic_call *c, unic_tensor *dy, unic_tensor **out);
   uint32_t flags;
   unic_autocast autocast;

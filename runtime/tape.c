@@ -411,8 +411,15 @@ static unic_status view_backward(walk *w, unic_node *n, unic_tensor *dy) {
   memcpy(shell.stride, e->view.stride, sizeof shell.stride);
   shell.storage = dy->storage;
   c.in[e->arg] = &shell;
-  unic_tensor *g;
+  unic_tensor *g = NULL;
   UNIC_TRY(n->info->op->grad_view(&c, dy, &g));
+  if (!g) {   /* dy's strides allow no such look */
+    unic_tensor *dense;
+    UNIC_TRY(unic_tensor_convert(dy, dy->dtype, UNIC_CONTIGUOUS, &dense));
+    unic_status status = n->info->op->grad_view(&c, dense, &g);
+    unic_tensor_unref(dense);
+    UNIC_TRY(status);
+  }
   if (e->node) return push_grad(&e->node->outs[e->output], g);
   return give_leaf(w, e->leaf, g);
 }
