@@ -1,29 +1,23 @@
-/* The Lua door of runtime/files: pictures, tables, safetensors, atomic output. lua/unic/files.lua is its public face, with the documentation.
+/* The Lua door of runtime/files: pictures, tables, atomic output (safetensors: lua_safetensors.c). lua/unic/files.lua is its public face,
+ * with the documentation.
  *
- * Userdata "unic.image" holds a unic_image, "unic.table" a unic_table *, "unic.safetensors" a unic_safetensors *, "unic.output" a
- * unic_output. Each is made, empty, before the C call that fills it: an error raised in between then leaks nothing. */
-#include <lauxlib.h>
-#include <lua.h>
+ * Userdata "unic.image" holds a unic_image, "unic.table" a unic_table *, "unic.output" a unic_output. */
 #include <string.h>
 
 #include "files/file.h"
 #include "files/image_file.h"
 #include "files/png.h"
-#include "files/safetensors.h"
 #include "files/table.h"
 #include "files/utf8.h"
+#include "lua_files.h"
 
-int unic_lua_open_files(lua_State *L);
+static const char IMAGE[] = "unic.image", TABLE[] = "unic.table", OUTPUT[] = "unic.output";
 
-static const char IMAGE[] = "unic.image", TABLE[] = "unic.table", SAFETENSORS[] = "unic.safetensors", OUTPUT[] = "unic.output";
-
-/* Raise the stored sentence behind "[op] ". */
-static int raise(lua_State *L, const char *op) {
-  lua_pushfstring(L, "[%s] %s", op, unic_message());
-  return lua_error(L);
+int unic_files_raise(lua_State *L, unic_status status, const char *op) {
+  return unic_door_raise(L, unic_fail_prefix(status, "[%s] ", op));
 }
 
-static void *new_object(lua_State *L, const char *type, size_t bytes) {
+void *unic_files_object(lua_State *L, const char *type, size_t bytes) {
   void *object = lua_newuserdata(L, bytes);
   memset(object, 0, bytes);
   luaL_getmetatable(L, type);
@@ -31,21 +25,41 @@ static void *new_object(lua_State *L, const char *type, size_t bytes) {
   return object;
 }
 
-static void push_int64(lua_State *L, int64_t n) { lua_pushnumber(L, (lua_Number)n); }
+void unic_files_push_int64(lua_State *L, int64_t n) { lua_pushnumber(L, (lua_Number)n); }
+
+unic_status unic_files_host(unic_tensor *t, unic_tensor **out) {
+  unic_device *device = unic_tensor_device(t);
+  if (device->abstract) return unic_fail("a tensor on %s has a shape and no values", device->name);
+  unic_tensor *dense = unic_tensor_is_contiguous(t) ? unic_tensor_ref(t) : NULL;
+  if (!dense) UNIC_TRY(unic_tensor_convert(t, t->dtype, UNIC_CONTIGUOUS, &dense));
+  if (device->host) {
+    *out = dense;
+    return UNIC_OK;
+  }
+  unic_status status = unic_tensor_to_device(dense, unic_device_cpu(), out);
+  unic_tensor_unref(dense);
+  return status;
+}
+
+static int fail_freed(lua_State *L, const char *op) {
+  unic_fail("[%s] argument 'self': it was freed", op);
+  return unic_door_raise(L, UNIC_ERROR);
+}
 
 /* ---- pictures ---- */
 
 static unic_image *check_image(lua_State *L, int arg) {
   unic_image *image = luaL_checkudata(L, arg, IMAGE);
-  if (!image->pixels) luaL_error(L, "[image] this picture was freed");
+  if (!image->pixels) fail_freed(L, "image");
   return image;
 }
 
 /* read_image(path, grey) */
 static int read_image(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
-  unic_image *image = new_object(L, IMAGE, sizeof *image);
-  if (unic_image_read(image, path, lua_toboolean(L, 2)) != UNIC_OK) return raise(L, "read_image");
+  unic_image *image = unic_files_object(L, IMAGE, sizeof *image);
+  unic_status status = unic_image_read(image, path, lua_toboolean(L, 2));
+  if (status != UNIC_OK) return unic_files_raise(L, status, "read_image");
   return 1;
 }
 
@@ -54,8 +68,9 @@ static int decode_image(lua_State *L) {
   size_t bytes;
   const char *data = luaL_checklstring(L, 1, &bytes);
   const char *name = luaL_checkstring(L, 2);
-  unic_image *image = new_object(L, IMAGE, sizeof *image);
-  if (unic_image_decode(image, name, data, (int64_t)bytes, lua_toboolean(L, 3)) != UNIC_OK) return raise(L, "decode_image");
+  unic_image *image = unic_files_object(L, IMAGE, sizeof *image);
+  unic_status status = unic_image_decode(image, name, data, (int64_t)bytes, lua_toboolean(L, 3));
+  if (status != UNIC_OK) return unic_files_raise(L, status, "decode_image");
   return 1;
 }
 
@@ -75,6 +90,38 @@ static int image_bytes(lua_State *L) {
   return 1;
 }
 
+/* tensor(device): u8, or i32 for 16 bits; [H, W] grey, [3, H, W] colour. */
+static int image_tensor(lua_State *L) {
+  const unic_image *image = check_image(L, 1);
+  unic_device *device;
+  UNIC_DOOR(L, unic_door_device(L, 2, &device));
+  const int64_t shape[3] = {3, image->height, image->width}, count = shape[1] * shape[2];
+  const int channels = image->channels;
+  unic_tensor *t, *moved;
+  unic_status status = unic_tensor_new(unic_device_cpu(), image->bits == 8 ? UNIC_U8 : UNIC_I32, channels == 3 ? 3 : 2,
+                                       channels == 3 ? shape : shape + 1, UNIC_CONTIGUOUS, 0, &t);
+  if (status != UNIC_OK) return unic_files_raise(L, status, "image");
+  for (int c = 0; c < channels; c++) {
+    if (image->bits == 8) {
+      const uint8_t *from = (const uint8_t *)image->pixels + c;
+      uint8_t *to = (uint8_t *)unic_tensor_data(t) + c * count;
+      for (int64_t i = 0; i < count; i++) to[i] = from[i * channels];
+    } else {
+      const uint16_t *from = (const uint16_t *)image->pixels + c;
+      int32_t *to = (int32_t *)unic_tensor_data(t) + c * count;
+      for (int64_t i = 0; i < count; i++) to[i] = from[i * channels];
+    }
+  }
+  if (device != unic_device_cpu()) {
+    status = unic_tensor_to_device(t, device, &moved);
+    unic_tensor_unref(t);
+    if (status != UNIC_OK) return unic_files_raise(L, status, "image");
+    t = moved;
+  }
+  unic_handle_push(L, t);
+  return 1;
+}
+
 static int image_free(lua_State *L) {
   unic_image_free(luaL_checkudata(L, 1, IMAGE));
   return 0;
@@ -86,10 +133,53 @@ static int image_tostring(lua_State *L) {
   return 1;
 }
 
-/* write_png(path, pixels, width, height, channels, bits): pixels is a picture (the rest is its own), a string, or a light userdata. */
+/* A picture of a u8 tensor (8 bits) or an i32 tensor of 0..65535 (16 bits), [H, W], [1, H, W] or [3, H, W]. */
+static unic_status image_of_tensor(unic_image *image, unic_tensor *t, const char *path) {
+  char text[256];
+  memset(image, 0, sizeof *image);
+  if ((t->dtype != UNIC_U8 && t->dtype != UNIC_I32) || t->ndim < 2 || t->ndim > 3 || (t->ndim == 3 && t->shape[0] != 1 && t->shape[0] != 3)) {
+    return unic_fail("argument 'data': %s was given, expected u8 (8 bits) or i32 (16 bits) of shape [H, W], [1, H, W] or [3, H, W]",
+                     unic_tensor_describe(t, text, sizeof text));
+  }
+  const int channels = t->ndim == 3 && t->shape[0] == 3 ? 3 : 1;
+  const int64_t height = t->shape[t->ndim - 2], width = t->shape[t->ndim - 1], count = height * width;
+  unic_tensor *host;
+  UNIC_TRY(unic_files_host(t, &host));
+  unic_status status = unic_image_allocate(image, path, "PNG", width, height, channels, t->dtype == UNIC_U8 ? 8 : 16);
+  for (int c = 0; c < channels && status == UNIC_OK; c++) {
+    if (t->dtype == UNIC_U8) {
+      const uint8_t *from = (const uint8_t *)unic_tensor_data(host) + c * count;
+      uint8_t *to = (uint8_t *)image->pixels + c;
+      for (int64_t i = 0; i < count; i++) to[i * channels] = from[i];
+      continue;
+    }
+    const int32_t *from = (const int32_t *)unic_tensor_data(host) + c * count;
+    uint16_t *to = (uint16_t *)image->pixels + c;
+    for (int64_t i = 0; i < count; i++) {
+      if (from[i] < 0 || from[i] > 65535) {
+        status = unic_fail("argument 'data': holds the value %d, expected 0 to 65535", (int)from[i]);
+        break;
+      }
+      to[i * channels] = (uint16_t)from[i];
+    }
+  }
+  unic_tensor_unref(host);
+  if (status != UNIC_OK) unic_image_free(image);
+  return status;
+}
+
+/* write_png(path, pixels, width, height, channels, bits): pixels is a picture or a tensor (the rest is its own), a string, or a light
+ * userdata. */
 static int write_png(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   unic_image image;
+  if (unic_handle_at(L, 2)) {
+    unic_status made = image_of_tensor(&image, unic_handle_tensor(L, 2, "write_png", "data"), path);
+    if (made == UNIC_OK) made = unic_png_write(&image, path);
+    unic_image_free(&image);
+    if (made != UNIC_OK) return unic_files_raise(L, made, "write_png");
+    return 0;
+  }
   if (lua_type(L, 2) == LUA_TUSERDATA) {
     image = *check_image(L, 2);
   } else {
@@ -102,11 +192,12 @@ static int write_png(lua_State *L) {
       if (image.width > 0 && image.height > 0 && bytes != image_size(&image)) {
         unic_fail("argument 'data': a string of %lld bytes, expected %lld for %d x %d pixels, %d channels, %d bits", (long long)bytes,
                   (long long)image_size(&image), (int)image.width, (int)image.height, (int)image.channels, (int)image.bits);
-        return raise(L, "write_png");
+        return unic_files_raise(L, UNIC_ERROR, "write_png");
       }
     }
   }
-  if (unic_png_write(&image, path) != UNIC_OK) return raise(L, "write_png");
+  unic_status status = unic_png_write(&image, path);
+  if (status != UNIC_OK) return unic_files_raise(L, status, "write_png");
   return 0;
 }
 
@@ -114,7 +205,7 @@ static int write_png(lua_State *L) {
 
 static unic_table *check_table(lua_State *L, int arg) {
   unic_table *table = *(unic_table **)luaL_checkudata(L, arg, TABLE);
-  if (!table) luaL_error(L, "[csv] this table was freed");
+  if (!table) fail_freed(L, "csv");
   return table;
 }
 
@@ -137,9 +228,9 @@ static int read_csv(lua_State *L) {
       lua_pop(L, 2); /* the list still holds the string */
     }
   }
-  unic_table **table = new_object(L, TABLE, sizeof *table);
+  unic_table **table = unic_files_object(L, TABLE, sizeof *table);
   unic_status status = text ? unic_table_parse(table, path, text, (int64_t)bytes, columns, count) : unic_table_read(table, path, columns, count);
-  if (status != UNIC_OK) return raise(L, "read_csv");
+  if (status != UNIC_OK) return unic_files_raise(L, status, "read_csv");
   return 1;
 }
 
@@ -150,7 +241,7 @@ static int table_free(lua_State *L) {
   return 0;
 }
 
-static int table_rows(lua_State *L) { return push_int64(L, unic_table_rows(check_table(L, 1))), 1; }
+static int table_rows(lua_State *L) { return unic_files_push_int64(L, unic_table_rows(check_table(L, 1))), 1; }
 static int table_ignored(lua_State *L) { return lua_pushinteger(L, unic_table_ignored(check_table(L, 1))), 1; }
 static int table_path(lua_State *L) { return lua_pushstring(L, unic_table_path(check_table(L, 1))), 1; }
 
@@ -169,7 +260,7 @@ static int64_t check_row(lua_State *L, const unic_table *table) {
   lua_Number row = luaL_checknumber(L, 2);
   if (!(row >= 1 && row <= (lua_Number)unic_table_rows(table)) || row != (lua_Number)(int64_t)row) {
     unic_fail("argument 'row': %.17g, expected a whole number from 1 to %lld", row, (long long)unic_table_rows(table));
-    raise(L, "csv");
+    unic_files_raise(L, UNIC_ERROR, "csv");
   }
   return (int64_t)row - 1;
 }
@@ -194,10 +285,10 @@ static int table_cell(lua_State *L) {
 
 static int table_row_number(lua_State *L) {
   const unic_table *table = check_table(L, 1);
-  return push_int64(L, unic_table_row_number(table, check_row(L, table))), 1;
+  return unic_files_push_int64(L, unic_table_row_number(table, check_row(L, table))), 1;
 }
 
-static int table_error_count(lua_State *L) { return push_int64(L, unic_table_errors(check_table(L, 1))), 1; }
+static int table_error_count(lua_State *L) { return unic_files_push_int64(L, unic_table_errors(check_table(L, 1))), 1; }
 
 /* error(i): row number and sentence of the i-th bad row. */
 static int table_error(lua_State *L) {
@@ -205,137 +296,18 @@ static int table_error(lua_State *L) {
   lua_Number i = luaL_checknumber(L, 2);
   luaL_argcheck(L, i >= 1 && i <= (lua_Number)unic_table_errors(table), 2, "no such error");
   char sentence[512];
-  push_int64(L, unic_table_error(table, (int64_t)i - 1, sentence, sizeof sentence));
+  unic_files_push_int64(L, unic_table_error(table, (int64_t)i - 1, sentence, sizeof sentence));
   lua_pushstring(L, sentence);
   return 2;
-}
-
-/* ---- safetensors ---- */
-
-static unic_safetensors *check_safetensors(lua_State *L, int arg) {
-  unic_safetensors *file = *(unic_safetensors **)luaL_checkudata(L, arg, SAFETENSORS);
-  if (!file) luaL_error(L, "[safetensors] this file was closed");
-  return file;
-}
-
-static int safetensors_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  unic_safetensors **file = new_object(L, SAFETENSORS, sizeof *file);
-  if (unic_safetensors_open(file, path) != UNIC_OK) return raise(L, "safetensors_open");
-  return 1;
-}
-
-static int safetensors_close(lua_State *L) {
-  unic_safetensors **file = luaL_checkudata(L, 1, SAFETENSORS);
-  unic_safetensors_close(*file);
-  *file = NULL;
-  return 0;
-}
-
-static int safetensors_path(lua_State *L) { return lua_pushstring(L, unic_safetensors_path(check_safetensors(L, 1))), 1; }
-
-static int safetensors_names(lua_State *L) {
-  const unic_safetensors *file = check_safetensors(L, 1);
-  int64_t n = unic_safetensors_count(file);
-  lua_createtable(L, (int)n, 0);
-  for (int64_t i = 0; i < n; i++) {
-    lua_pushstring(L, unic_safetensors_at(file, i)->name);
-    lua_rawseti(L, -2, (int)i + 1);
-  }
-  return 1;
-}
-
-static int safetensors_metadata(lua_State *L) {
-  const unic_safetensors *file = check_safetensors(L, 1);
-  lua_newtable(L);
-  for (int64_t i = 0; i < unic_safetensors_pairs(file); i++) {
-    const unic_safetensors_pair *pair = unic_safetensors_pair_at(file, i);
-    lua_pushstring(L, pair->value);
-    lua_setfield(L, -2, pair->key);
-  }
-  return 1;
-}
-
-static const unic_safetensors_entry *find_entry(lua_State *L) {
-  return unic_safetensors_find(check_safetensors(L, 1), luaL_checkstring(L, 2));
-}
-
-/* entry(name): dtype, shape, bytes, pointer; nothing if there is no such tensor. */
-static int safetensors_entry(lua_State *L) {
-  const unic_safetensors_entry *e = find_entry(L);
-  if (!e) return 0;
-  lua_pushstring(L, e->dtype);
-  lua_createtable(L, e->ndim, 0);
-  for (int d = 0; d < e->ndim; d++) {
-    push_int64(L, e->shape[d]);
-    lua_rawseti(L, -2, d + 1);
-  }
-  push_int64(L, e->bytes);
-  lua_pushlightuserdata(L, (void *)(uintptr_t)e->data);
-  return 4;
-}
-
-/* data(name): the bytes as a string. */
-static int safetensors_data(lua_State *L) {
-  const unic_safetensors_entry *e = find_entry(L);
-  if (!e) return 0;
-  lua_pushlstring(L, e->data, (size_t)e->bytes);
-  return 1;
-}
-
-/* A string field of the table at `index`, which keeps it alive. */
-static const char *check_field(lua_State *L, int index, const char *field, size_t *bytes) {
-  lua_getfield(L, index, field);
-  if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "[safetensors_save] a tensor's field '%s' is not a string", field);
-  const char *string = lua_tolstring(L, -1, bytes);
-  lua_pop(L, 1);
-  return string;
-}
-
-/* safetensors_save(path, list, metadata): list of {name =, dtype =, shape = {..}, data = string}; metadata: list of key, value, key, ... */
-static int safetensors_save(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  int count = (int)lua_objlen(L, 2), pair_count = (int)lua_objlen(L, 3) / 2;
-  unic_safetensors_entry *entries = lua_newuserdata(L, (size_t)(count + 1) * sizeof *entries);
-  unic_safetensors_pair *pairs = lua_newuserdata(L, (size_t)(pair_count + 1) * sizeof *pairs);
-  for (int i = 0; i < count; i++) {
-    unic_safetensors_entry *e = &entries[i];
-    memset(e, 0, sizeof *e);
-    lua_rawgeti(L, 2, i + 1);
-    int index = lua_gettop(L);
-    size_t bytes;
-    e->name = check_field(L, index, "name", &bytes);
-    e->dtype = check_field(L, index, "dtype", &bytes);
-    e->data = check_field(L, index, "data", &bytes);
-    e->bytes = (int64_t)bytes;
-    lua_getfield(L, index, "shape");
-    size_t ndim = lua_objlen(L, -1);
-    e->ndim = ndim > UNIC_SAFETENSORS_RANK ? UNIC_SAFETENSORS_RANK + 1 : (int)ndim; /* too many: refused by name below */
-    for (int d = 0; d < e->ndim && d < UNIC_SAFETENSORS_RANK; d++) {
-      lua_rawgeti(L, -1, d + 1);
-      e->shape[d] = (int64_t)lua_tonumber(L, -1);
-      lua_pop(L, 1);
-    }
-    lua_pop(L, 2);
-  }
-  for (int i = 0; i < pair_count; i++) {
-    lua_rawgeti(L, 3, 2 * i + 1);
-    lua_rawgeti(L, 3, 2 * i + 2);
-    pairs[i] = (unic_safetensors_pair){luaL_checkstring(L, -2), luaL_checkstring(L, -1)};
-    lua_pop(L, 2);
-  }
-  if (unic_safetensors_write(path, entries, count, pairs, pair_count) != UNIC_OK) return raise(L, "safetensors_save");
-  return 0;
 }
 
 /* ---- atomic output ---- */
 
 static int output_open(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
-  unic_output *output = new_object(L, OUTPUT, sizeof *output);
-  if (unic_output_open(output, path) != UNIC_OK) return raise(L, "output");
+  unic_output *output = unic_files_object(L, OUTPUT, sizeof *output);
+  unic_status status = unic_output_open(output, path);
+  if (status != UNIC_OK) return unic_files_raise(L, status, "output");
   return 1;
 }
 
@@ -345,14 +317,16 @@ static int output_write(lua_State *L) {
   for (int i = 2; i <= lua_gettop(L); i++) {
     size_t bytes;
     const char *data = luaL_checklstring(L, i, &bytes);
-    if (unic_output_write(output, data, (int64_t)bytes) != UNIC_OK) return raise(L, "output");
+    unic_status status = unic_output_write(output, data, (int64_t)bytes);
+  if (status != UNIC_OK) return unic_files_raise(L, status, "output");
   }
   lua_settop(L, 1);
   return 1;
 }
 
 static int output_commit(lua_State *L) {
-  if (unic_output_commit(luaL_checkudata(L, 1, OUTPUT), lua_toboolean(L, 2)) != UNIC_OK) return raise(L, "output");
+  unic_status status = unic_output_commit(luaL_checkudata(L, 1, OUTPUT), lua_toboolean(L, 2));
+  if (status != UNIC_OK) return unic_files_raise(L, status, "output");
   return 0;
 }
 
@@ -368,13 +342,13 @@ static int is_utf8(lua_State *L) {
   int64_t bad = unic_utf8_check(text, (int64_t)bytes);
   lua_pushboolean(L, bad < 0);
   if (bad < 0) return 1;
-  push_int64(L, bad + 1);
+  unic_files_push_int64(L, bad + 1);
   return 2;
 }
 
 /* ---- opening ---- */
 
-static void make_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction collect) {
+void unic_files_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction collect) {
   luaL_newmetatable(L, type);
   lua_newtable(L);
   luaL_register(L, NULL, methods);
@@ -389,29 +363,25 @@ static void make_type(lua_State *L, const char *type, const luaL_Reg *methods, l
 int unic_lua_open_files(lua_State *L) {
   static const luaL_Reg image_methods[] = {
     {"width", image_width}, {"height", image_height}, {"channels", image_channels}, {"bits", image_bits},
-    {"pointer", image_pointer}, {"bytes", image_bytes}, {"free", image_free}, {NULL, NULL}};
+    {"pointer", image_pointer}, {"bytes", image_bytes}, {"tensor", image_tensor}, {"free", image_free}, {NULL, NULL}};
   static const luaL_Reg table_methods[] = {
     {"rows", table_rows}, {"columns", table_columns}, {"ignored", table_ignored}, {"path", table_path}, {"find", table_find},
     {"cell", table_cell}, {"row_number", table_row_number}, {"error_count", table_error_count}, {"error", table_error},
     {"free", table_free}, {NULL, NULL}};
-  static const luaL_Reg safetensors_methods[] = {
-    {"path", safetensors_path}, {"names", safetensors_names}, {"metadata", safetensors_metadata}, {"entry", safetensors_entry},
-    {"data", safetensors_data}, {"close", safetensors_close}, {NULL, NULL}};
   static const luaL_Reg output_methods[] = {
     {"write", output_write}, {"commit", output_commit}, {"abandon", output_abandon}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
     {"read_image", read_image}, {"decode_image", decode_image}, {"write_png", write_png}, {"read_csv", read_csv},
-    {"safetensors_open", safetensors_open}, {"safetensors_save", safetensors_save}, {"output", output_open}, {"is_utf8", is_utf8},
-    {NULL, NULL}};
-  make_type(L, IMAGE, image_methods, image_free);
+    {"output", output_open}, {"is_utf8", is_utf8}, {NULL, NULL}};
+  unic_files_type(L, IMAGE, image_methods, image_free);
   luaL_getmetatable(L, IMAGE);
   lua_pushcfunction(L, image_tostring);
   lua_setfield(L, -2, "__tostring");
   lua_pop(L, 1);
-  make_type(L, TABLE, table_methods, table_free);
-  make_type(L, SAFETENSORS, safetensors_methods, safetensors_close);
-  make_type(L, OUTPUT, output_methods, output_abandon);
+  unic_files_type(L, TABLE, table_methods, table_free);
+  unic_files_type(L, OUTPUT, output_methods, output_abandon);
   lua_newtable(L);
   luaL_register(L, NULL, functions);
+  unic_lua_add_safetensors(L);
   return 1;
 }

@@ -3,57 +3,34 @@
 -- contents. Everything that writes does so under a temporary name and renames it at the end: a killed program leaves the old file.
 -- @module unic.files
 local ffi = require "ffi"
-local core = require("unic.core").files
+local unic_core = require "unic.core"
+local tensor = require "unic.tensor"
+local core = unic_core.files
+local is_tensor = unic_core.tensor.is_tensor
 
 local files = {}
 
--- Distance between two words in single-letter edits, for naming the option that was meant.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local above = row[j]
-      row[j] = math.min(above + 1, row[j - 1] + 1, diagonal + (a:byte(i) == b:byte(j) and 0 or 1))
-      diagonal = above
-    end
-  end
-  return row[#b]
-end
-
-local function nearest(word, list)
-  local best, least
-  for _, name in ipairs(list) do
-    local d = distance(word, name)
-    if not least or d < least then best, least = name, d end
-  end
-  return best
-end
-
 local function fail(op, sentence, ...)
-  error(("[%s] " .. sentence):format(op, ...), 0)
+  unic_core.fail(("[%s] " .. sentence):format(op, ...))
+end
+
+-- ", did you mean 'x'?", where something is near.
+local function hint(word, list)
+  local near = unic_core.nearest(tostring(word), list)
+  return near and (", did you mean '%s'?"):format(near) or ""
 end
 
 -- The options table of a call: only the names in `known`, each of its type.
 local function check_options(op, options, known)
-  if options == nil then return {} end
-  if type(options) ~= "table" then fail(op, "argument 'options': a %s, expected a table of options", type(options)) end
+  options = tensor.options(op, options, known)
   for name, value in pairs(options) do
-    if not known[name] then
-      local list = {}
-      for k in pairs(known) do list[#list + 1] = k end
-      table.sort(list)
-      fail(op, "option '%s': unknown, did you mean '%s'?", tostring(name), nearest(tostring(name), list))
-    end
-    if type(value) ~= known[name] then fail(op, "option '%s': a %s, expected a %s", name, type(value), known[name]) end
+    if type(value) ~= known[name] then fail(op, "option '%s': a %s was given, expected a %s", name, type(value), known[name]) end
   end
   return options
 end
 
 local function check_string(op, name, value)
-  if type(value) ~= "string" then fail(op, "argument '%s': a %s, expected a string", name, type(value)) end
+  if type(value) ~= "string" then fail(op, "argument '%s': a %s was given, expected a string", name, type(value)) end
   return value
 end
 
@@ -71,9 +48,9 @@ end
 -- EXIF rotation), palettes become RGB, CMYK becomes RGB, alpha is dropped. Damaged or cut files, and more than 2^28 pixels, are refused.
 -- @param path the file
 -- @param[opt] options `grey = true` reduces colour to one channel: .2989 R + .5870 G + .1140 B
--- @return a picture with the methods width(), height(), channels() (1 or 3), bits() (8 or 16), bytes() (all samples as a string: rows from
--- the top, channels beside one another, 16 bit in host order), pointer() (the same as a light userdata, good as long as the picture),
--- free()
+-- @return a picture with the methods width(), height(), channels() (1 or 3), bits() (8 or 16), tensor(device) ([H, W] or [3, H, W], u8, or
+-- i32 for 16 bits), bytes() (all samples as a string: rows from the top, channels beside one another, 16 bit in host order), pointer() (the
+-- same as a light userdata, good as long as the picture), free()
 function files.read_image(path, options)
   options = check_options("read_image", options, { grey = "boolean" })
   return core.read_image(check_path("read_image", path), options.grey)
@@ -90,14 +67,14 @@ end
 
 --- Write a PNG picture.
 -- @param path the file; an existing one is replaced by one rename
--- @param data a picture; or samples, rows from the top, channels beside one another, 16 bit in host order: a string, an FFI pointer or
--- array, or a light userdata
+-- @param data a picture; a tensor [H, W], [1, H, W] or [3, H, W], u8 (written with 8 bits) or i32 of 0..65535 (16 bits); or samples, rows
+-- from the top, channels beside one another, 16 bit in host order: a string, an FFI pointer or array, or a light userdata
 -- @param[opt] options for samples: `width`, `height`; `channels` = 1 (grey) or 3 (RGB), `bits` = 8 or 16
 function files.write_png(path, data, options)
   check_path("write_png", path)
   options = check_options("write_png", options, { width = "number", height = "number", channels = "number", bits = "number" })
   local kind = type(data)
-  if kind == "userdata" and getmetatable(data) then return core.write_png(path, data) end
+  if is_tensor(data) or kind == "userdata" and getmetatable(data) then return core.write_png(path, data) end
   local size = { channels = 1, bits = 8 }
   for _, name in ipairs { "width", "height", "channels", "bits" } do
     size[name] = options[name] or size[name]
@@ -109,7 +86,7 @@ function files.write_png(path, data, options)
   if kind == "cdata" then
     data = ffi.string(data, size.width * size.height * size.channels * size.bits / 8)
   elseif kind ~= "string" and kind ~= "userdata" then
-    fail("write_png", "argument 'data': a %s, expected a picture, a string or a pointer", kind)
+    fail("write_png", "argument 'data': a %s was given, expected a picture, a tensor, a string or a pointer", kind)
   end
   return core.write_png(path, data, size.width, size.height, size.channels, size.bits)
 end
@@ -141,7 +118,7 @@ function Table:has(name) return self.position[name] ~= nil end
 function Table:get(row, name)
   local column = self.position[name]
   if not column then
-    fail("csv", "'%s': no column '%s' was read, did you mean '%s'?", self.handle:path(), tostring(name), nearest(tostring(name), self.names))
+    fail("csv", "'%s': no column '%s' was read%s", self.handle:path(), tostring(name), hint(name, self.names))
   end
   return self.handle:cell(row, column)
 end
@@ -262,7 +239,7 @@ local function row_line(op, names, row)
       if key % 1 ~= 0 or key < 1 or key > count then fail(op, "a row has a value at position %s, the header has %d columns", key, count) end
       values[key] = row[key]
     elseif not known[key] then
-      fail(op, "a row has a value for '%s', the header has no such column; did you mean '%s'?", tostring(key), nearest(tostring(key), names))
+      fail(op, "a row has a value for '%s', the header has no such column%s", tostring(key), hint(key, names))
     end
   end
   return files.csv_line(values, count)
@@ -360,12 +337,10 @@ function Safetensors:info(name)
 end
 
 local function check_name(self, name)
-  local data, shape, bytes, pointer = self.handle:entry(name)
-  if not data then
-    local close = nearest(tostring(name), self.handle:names())
-    fail("safetensors", "'%s': has no tensor '%s'%s", self.handle:path(), tostring(name), close and (", did you mean '%s'?"):format(close) or "")
-  end
-  return data, shape, bytes, pointer
+  check_string("safetensors", "name", name)
+  local dtype, shape, bytes, pointer = self.handle:entry(name)
+  if not dtype then fail("safetensors", "'%s': has no tensor '%s'%s", self.handle:path(), name, hint(name, self.handle:names())) end
+  return dtype, shape, bytes, pointer
 end
 
 --- A tensor's bytes as a string: row-major, little-endian.
@@ -380,12 +355,29 @@ function Safetensors:pointer(name)
   return pointer, bytes
 end
 
+--- A tensor of the file, copied from the map straight to its device.
+-- @param name of the tensor
+-- @param[opt] device nil = the default device
+-- @return a tensor in the file's dtype
+function Safetensors:tensor(name, device)
+  check_name(self, name)
+  return self.handle:tensor(name, device)
+end
+
+--- Read a tensor of the file into one that is there (a parameter), of the same shape; another dtype is converted.
+-- @param name of the tensor
+-- @param t the tensor to be overwritten
+function Safetensors:read(name, t)
+  check_name(self, name)
+  self.handle:read(name, t)
+end
+
 --- Unmap the file now, instead of at a collection.
 function Safetensors:close() self.handle:close() end
 
 --- Open a safetensors file. Its header is checked in full; data are mapped, not read.
 -- @param path the file
--- @return an object: names(), info(name), metadata(), data(name), pointer(name), close()
+-- @return an object: names(), info(name), metadata(), tensor(name, device), read(name, tensor), data(name), pointer(name), close()
 function files.safetensors_open(path)
   return setmetatable({ handle = core.safetensors_open(check_path("safetensors_open", path)) }, Safetensors)
 end
@@ -397,16 +389,17 @@ end
 -- @param[opt] metadata {key = string}
 function files.safetensors_save(path, tensors, metadata)
   check_path("safetensors_save", path)
+  if type(tensors) ~= "table" then fail("safetensors_save", "argument 'tensors': a %s was given, expected {name = tensor}", type(tensors)) end
   local list, pairs_list = {}, {}
-  for name, tensor in pairs(tensors) do
-    check_string("safetensors_save", "tensors' name", name)
-    if type(tensor) ~= "table" then fail("safetensors_save", "tensor '%s': a %s, expected a tensor", name, type(tensor)) end
-    for _, size in ipairs(tensor.shape) do
-      if type(size) ~= "number" or size % 1 ~= 0 or size < 0 or size > 2^53 then
-        fail("safetensors_save", "tensor '%s': a size of %s in its shape", name, tostring(size))
-      end
+  for name, t in pairs(tensors) do
+    if type(name) ~= "string" then fail("safetensors_save", "argument 'tensors': a name is a %s, expected a string", type(name)) end
+    if is_tensor(t) then
+      list[#list + 1] = { name = name, tensor = t }
+    elseif type(t) == "table" then
+      list[#list + 1] = { name = name, dtype = t.dtype, shape = t.shape, data = t.data }
+    else
+      fail("safetensors_save", "tensor '%s': a %s was given, expected a tensor", name, type(t))
     end
-    list[#list + 1] = { name = name, dtype = tensor.dtype, shape = tensor.shape, data = tensor.data }
   end
   for key, value in pairs(metadata or {}) do
     if type(key) ~= "string" or type(value) ~= "string" then

@@ -46,10 +46,11 @@ function support.write(path, text)
   return path
 end
 
---- The folder of real data, or nil.
-function support.real_data()
-  local path = os.getenv("UNIC_DATA") or "../shared/data/real"
-  return lfs.attributes(path, "mode") == "directory" and path or nil
+--- The sentence that a call raises, without the place in front of it; fails if it raises none.
+function support.refusal(f, ...)
+  local ok, why = pcall(f, ...)
+  if ok then error("expected an error, there was none", 2) end
+  return (why:gsub("^[^\n]-:%d+: %[", "[", 1))
 end
 
 --- Bytes of numbers, little-endian.

@@ -58,11 +58,7 @@ describe("output", function()
   end)
 
   it("says what is wrong", function()
-    local function message(f, ...)
-      local ok, why = pcall(f, ...)
-      assert.is_false(ok)
-      return why
-    end
+    local message = support.refusal
     assert.equal("[output] '" .. folder .. "': is a folder, expected the name of a file to write", message(files.output, folder))
     assert.equal("[output] '/dev/null': is not a regular file and cannot be replaced", message(files.write_file, "/dev/null", "x"))
     assert.equal("[output] '" .. folder .. "/x/y': cannot be written (No such file or directory)", message(files.output, folder .. "/x/y"))
