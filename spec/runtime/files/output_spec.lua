@@ -51,6 +51,53 @@ describe("output", function()
     assert.equal("link", lfs.symlinkattributes(folder .. "/link", "mode"))
   end)
 
+  -- Run a Lua chunk in a process of its own; `before` is shell code that runs first. Returns what it prints.
+  local function elsewhere(before, chunk)
+    support.write(folder .. "/chunk", ("package.path, package.cpath = %q, %q\nlocal folder = %q\n"):format(package.path, package.cpath, folder) .. chunk)
+    local pipe = io.popen(before .. " luajit '" .. folder .. "/chunk' 2>&1")
+    local text = pipe:read("*a")
+    pipe:close()
+    os.remove(folder .. "/chunk")
+    return text
+  end
+
+  it("leaves the old file when the disk is full", function()
+    support.write(folder .. "/a", "old")
+    support.write(folder .. "/b", "old")
+    -- A limit on the size of files gives the same error path (EFBIG instead of ENOSPC), and needs no disk.
+    local text = elsewhere("trap '' XFSZ; ulimit -f 8;", [[
+      local files = require "unic.files"
+      local long = ("x"):rep(1e6)
+      print(select(2, pcall(files.write_file, folder .. "/a", long)))
+      print(select(2, pcall(files.safetensors_save, folder .. "/b", { t = { dtype = "U8", shape = { #long }, data = long } })))]])
+    assert.truthy(text:find("[output] '" .. folder .. "/a': cannot be written (File too large)", 1, true), text)
+    assert.truthy(text:find("[safetensors_save] '" .. folder .. "/b': cannot be written (File too large)", 1, true), text)
+    assert.same({ "a", "b" }, support.list(folder))
+    assert.equal("old", support.read(folder .. "/a"))
+    assert.equal("old", support.read(folder .. "/b"))
+  end)
+
+  it("is whole after a kill at any moment", function()
+    local path = folder .. "/x.safetensors"
+    for round = 1, 6 do
+      -- The process writes one file after another until it is killed; each holds a single letter.
+      elsewhere(("timeout -s KILL 0.%d"):format(2 + round % 3), [[
+        local files = require "unic.files"
+        for i = 0, math.huge do
+          files.safetensors_save(folder .. "/x.safetensors",
+            { t = { dtype = "U8", shape = { 3000000 }, data = string.char(97 + i % 26):rep(3000000) } })
+        end]])
+      if lfs.attributes(path) then
+        local data = files.safetensors_open(path):data("t")
+        assert.equal(3000000, #data)
+        assert.equal(data:sub(1, 1):rep(3000000), data)
+      end
+    end
+    assert.is_not_nil(lfs.attributes(path))
+    files.safetensors_save(path, {})
+    assert.same({}, files.safetensors_open(path):names())
+  end)
+
   it("respects the caller's umask", function()
     files.write_file(folder .. "/a", "x")
     support.write(folder .. "/b", "x")
