@@ -1,0 +1,367 @@
+--- Optimisers, learning-rate schedules, gradient clipping, averaged weights.
+-- Everything that changes from step to step (learning rate, step count, clip coefficient) is a tensor on the device, so a recorded step stays
+-- right when it is replayed.
+-- @module unic.optim
+local core = require "unic.core"
+local tensor = require "unic.tensor"
+
+local ops = core.ops.call
+local make = tensor.exports
+local optim = {}
+
+-- ---------------------------------------------------------------- the common part
+
+local Optimizer = {}
+Optimizer.__index = Optimizer
+Optimizer.__name = "unic.optimizer"
+
+local function scalar(value, device) return make.full({}, value, { dtype = "f32", device = device }):set_keep(true) end
+
+-- Groups from a list of parameters, a list of groups, or one group; options are defaults of every group.
+local function read_groups(op, params, options, known)
+  options = tensor.options(op, options, known)
+  if type(params) ~= "table" then core.fail(("[%s] argument 'params': a %s was given, expected a list of parameters or of groups"):format(op, type(params))) end
+  local groups = params
+  if core.tensor.is_tensor(params[1]) then groups = { { params = params } } end
+  if params.params then groups = { params } end
+  local list, seen = {}, {}
+  local valid = { params = true }
+  for key in pairs(known) do valid[key] = true end
+  for g, given in ipairs(groups) do
+    tensor.options(op, given, valid)
+    local group = { params = given.params, index = g }
+    for key, default in pairs(known) do
+      local value = given[key]
+      if value == nil then value = options[key] end
+      if value == nil then value = default end
+      group[key] = value
+    end
+    if type(group.params) ~= "table" then core.fail(("[%s] argument 'params': group %d has none"):format(op, g)) end
+    for i, p in ipairs(group.params) do
+      if not core.tensor.is_tensor(p) then core.fail(("[%s] argument 'params': member %d of group %d is a %s, expected a tensor"):format(op, i, g, type(p))) end
+      if seen[p] then core.fail(("[%s] argument 'params': one parameter stands in two places of the groups"):format(op)) end
+      seen[p] = true
+    end
+    if type(group.lr) ~= "number" or group.lr < 0 then core.fail(("[%s] argument 'lr': %s was given, expected a number of 0 or more"):format(op, tostring(group.lr))) end
+    group.base_lr = group.lr
+    local first = group.params[1]
+    group.lr_tensor = scalar(group.lr, first and first.device)
+    list[g] = group
+  end
+  if #list == 0 then core.fail(("[%s] argument 'params': it is empty"):format(op)) end
+  return list
+end
+
+--- Set the learning rate of one group (or all).
+-- @param lr a number
+-- @param group its number (nil: all groups)
+function Optimizer:set_lr(lr, group)
+  for g, each in ipairs(self.groups) do
+    if group == nil or group == g then
+      each.lr = lr
+      each.lr_tensor:fill_(lr)
+    end
+  end
+end
+
+--- The learning rate of a group.
+-- @param group its number (1)
+-- @return a number
+function Optimizer:get_lr(group) return self.groups[group or 1].lr end
+
+--- Drop all gradients; the next backward writes them anew.
+function Optimizer:zero_grad()
+  for _, group in ipairs(self.groups) do
+    for _, p in ipairs(group.params) do p.grad = nil end
+  end
+end
+
+--- Use the gradients times this number from now on (the inverse of a loss scale, a clip coefficient).
+-- @param scale a number or a tensor without dimensions; nil = 1
+function Optimizer:set_scale(scale) self.scale = scale or 1 end
+
+-- Parameters of a group that have a gradient, with their state tensors (made at first use).
+local function active(self, group, names)
+  local params, grads, state = {}, {}, {}
+  for i = 1, #names do state[i] = {} end
+  for _, p in ipairs(group.params) do
+    local grad = p.grad
+    if grad then
+      local n = #params + 1
+      params[n], grads[n] = p, grad
+      local own = self.state[p]
+      if not own then
+        own = {}
+        for i, name in ipairs(names) do own[i] = make.zeros_like(p):set_keep(true); own[name] = own[i] end
+        self.state[p] = own
+      end
+      for i = 1, #names do state[i][n] = own[i] end
+    end
+  end
+  return params, grads, state
+end
+
+--- The optimiser's state by name, for a checkpoint: `<parameter>.<what>`, and `step` per group.
+-- @param names a table parameter -> name (from `optim.names(model)`)
+-- @return a table name -> tensor
+function Optimizer:state_dict(names)
+  local dict = {}
+  for p, own in pairs(self.state) do
+    local name = names[p]
+    if not name then core.fail "[optim.state_dict] argument 'names': a parameter of the optimiser is not among them" end
+    for _, key in ipairs(self.names) do dict[name .. "." .. key] = own[key] end
+  end
+  for g, group in ipairs(self.groups) do
+    if group.step then dict["group" .. g .. ".step"] = group.step end
+    dict["group" .. g .. ".lr"] = group.lr_tensor
+  end
+  return dict
+end
+
+--- Put a saved state back, to the bit.
+-- @param dict what state_dict gave
+-- @param names a table parameter -> name
+function Optimizer:load_state_dict(dict, names)
+  for g, group in ipairs(self.groups) do
+    for _, p in ipairs(group.params) do
+      local name = names[p]
+      local own
+      for i, key in ipairs(self.names) do
+        local value = dict[name .. "." .. key]
+        if value then
+          own = own or {}
+          own[i] = make.empty(p.shape, { dtype = value.dtype, device = p.device }):copy_(value):set_keep(true)
+          own[key] = own[i]
+        end
+      end
+      self.state[p] = own
+    end
+    local step, lr = dict["group" .. g .. ".step"], dict["group" .. g .. ".lr"]
+    if step and group.step then group.step:copy_(step) end
+    if lr then
+      group.lr_tensor:copy_(lr)
+      group.lr = lr:item()
+    end
+  end
+end
+
+--- Names for an optimiser's parameters.
+-- @param model a module
+-- @return a table parameter -> name
+function optim.names(model)
+  local names = {}
+  for _, entry in ipairs(model:named_parameters()) do names[entry.value] = entry.name end
+  return names
+end
+
+local function new(class, name, params, options, known, names)
+  local self = setmetatable({ groups = read_groups(name, params, options, known), state = {}, names = names, scale = 1 }, class)
+  return self
+end
+
+local function class()
+  local c = setmetatable({}, { __index = Optimizer })
+  c.__index = c
+  return c
+end
+
+-- ---------------------------------------------------------------- AdamW, SGD
+
+local AdamW = class()
+
+--- Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+-- @param params a list of parameters, or of groups `{params =, lr =, weight_decay =, ...}`
+-- @param options `lr` (1e-3), `betas` ({0.9, 0.999}), `eps` (1e-8), `weight_decay` (1e-2)
+-- @return an optimiser: `step()`, `zero_grad()`, `set_lr(lr)`, `state_dict(names)`
+function optim.AdamW(params, options)
+  local self = new(AdamW, "optim.AdamW", params, options, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 1e-2 }, { "exp_avg", "exp_avg_sq" })
+  for _, group in ipairs(self.groups) do group.step = scalar(0, group.params[1] and group.params[1].device) end
+  return self
+end
+
+--- One update from the gradients that are there; parameters without one stay as they are.
+function AdamW:step()
+  tensor.with(core.grad_mode, false, function()
+    for _, group in ipairs(self.groups) do
+      local params, grads, state = active(self, group, self.names)
+      if #params > 0 then
+        ops.adamw(params, grads, state[1], state[2], group.lr_tensor, group.step, {
+          scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay,
+        })
+      end
+    end
+  end)
+end
+
+local SGD = class()
+
+--- Stochastic gradient descent with momentum.
+-- @param params a list of parameters or of groups
+-- @param options `lr` (1e-2), `momentum` (0), `dampening` (0), `weight_decay` (0), `nesterov` (false)
+-- @return an optimiser
+function optim.SGD(params, options)
+  return new(SGD, "optim.SGD", params, options, { lr = 1e-2, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false }, { "momentum_buffer" })
+end
+
+--- One update from the gradients that are there.
+function SGD:step()
+  tensor.with(core.grad_mode, false, function()
+    for _, group in ipairs(self.groups) do
+      local with_momentum = group.momentum ~= 0
+      local params, grads, state = active(self, group, with_momentum and self.names or {})
+      if #params > 0 then
+        -- A buffer's first value is the gradient itself, not (1 - dampening) of it: parameters met for the first time go apart.
+        local fresh, old = { {}, {}, {} }, { {}, {}, {} }
+        self.seen = self.seen or {}
+        for i, p in ipairs(params) do
+          local to = (with_momentum and group.dampening ~= 0 and not self.seen[p]) and fresh or old
+          self.seen[p] = true
+          to[1][#to[1] + 1], to[2][#to[2] + 1] = p, grads[i]
+          if with_momentum then to[3][#to[3] + 1] = state[1][i] end
+        end
+        for k, part in ipairs { fresh, old } do
+          if #part[1] > 0 then
+            ops.sgd(part[1], part[2], part[3], group.lr_tensor, {
+              scale = self.scale, momentum = group.momentum, dampening = k == 1 and 0 or group.dampening, weight_decay = group.weight_decay,
+              nesterov = group.nesterov,
+            })
+          end
+        end
+      end
+    end
+  end)
+end
+
+-- ---------------------------------------------------------------- clipping
+
+local function gradients(params)
+  local grads = {}
+  for _, p in ipairs(params) do
+    local grad = p.grad
+    if grad then grads[#grads + 1] = grad end
+  end
+  return grads
+end
+
+--- The L2 norm of all gradients together.
+-- @param params a list of parameters
+-- @return a tensor without dimensions
+function optim.grad_norm(params)
+  local grads = gradients(params)
+  if #grads == 0 then return make.zeros {} end
+  return tensor.with(core.grad_mode, false, ops.grad_norm, grads)
+end
+
+--- Scale all gradients so that their common L2 norm is at most max_norm.
+-- @param params a list of parameters
+-- @param max_norm a number
+-- @return the norm before clipping, a tensor without dimensions
+function optim.clip_grad_norm(params, max_norm)
+  return tensor.with(core.grad_mode, false, function()
+    local grads = gradients(params)
+    if #grads == 0 then return make.zeros {} end
+    local norm = ops.grad_norm(grads)
+    ops.scale_(grads, ops.clamp(ops.div(max_norm, ops.add(norm, 1e-6)), { max = 1 }))
+    return norm
+  end)
+end
+
+-- ---------------------------------------------------------------- schedules
+
+local Schedule = {}
+Schedule.__index = Schedule
+
+--- Go to the next step: sets every group's learning rate.
+function Schedule:step() self:seek(self.at + 1) end
+
+--- Go to a step (0 = the first): sets every group's learning rate to its base rate times the factor there.
+-- @param at a number
+function Schedule:seek(at)
+  self.at = at
+  for g, group in ipairs(self.optimizer.groups) do self.optimizer:set_lr(self.rate(at, group.base_lr), g) end
+end
+
+--- A schedule of one's own.
+-- @param optimizer what it steers
+-- @param rate a function (step counted from 0, base learning rate) -> learning rate
+-- @return a schedule with `step()` and `seek(n)`
+function optim.schedule(optimizer, rate)
+  local self = setmetatable({ optimizer = optimizer, rate = rate, at = 0 }, Schedule)
+  self:seek(0)
+  return self
+end
+
+local function positive(op, name, value)
+  if type(value) ~= "number" or value < 1 then core.fail(("[%s] argument '%s': %s was given, expected 1 or more"):format(op, name, tostring(value))) end
+  return value
+end
+
+--- Linear warm-up from (almost) nothing, then one cosine down to `floor`.
+-- @param optimizer what it steers
+-- @param options `steps` (in all), `warmup` (a share of them when below 1, a number of steps otherwise; 0.1), `floor` (a share of the base rate; 0)
+-- @return a schedule
+function optim.warmup_cosine(optimizer, options)
+  options = tensor.options("optim.warmup_cosine", options, { steps = true, warmup = true, floor = true })
+  local steps = positive("optim.warmup_cosine", "steps", options.steps)
+  local warmup = options.warmup or 0.1
+  if warmup < 1 then warmup = math.floor(warmup * steps + 0.5) end
+  local floor = options.floor or 0
+  return optim.schedule(optimizer, function(at, base)
+    if at < warmup then return base * (at + 1) / warmup end
+    local x = math.min(1, (at - warmup) / math.max(1, steps - warmup))
+    return base * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * x)))
+  end)
+end
+
+--- Cosine from the base rate to `floor`, starting again every `period` steps (the official code's schedule).
+-- @param optimizer what it steers
+-- @param options `period` (steps of the first cycle), `factor` (each cycle is that much longer; 1), `floor` (a learning rate; 1e-8)
+-- @return a schedule
+function optim.cosine_restarts(optimizer, options)
+  options = tensor.options("optim.cosine_restarts", options, { period = true, factor = true, floor = true })
+  local period = positive("optim.cosine_restarts", "period", options.period)
+  local factor, floor = options.factor or 1, options.floor or 1e-8
+  return optim.schedule(optimizer, function(at, base)
+    local length = period
+    while at >= length do
+      at = at - length
+      length = length * factor
+    end
+    return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * at / length))
+  end)
+end
+
+--- The base rate, always.
+function optim.constant(optimizer) return optim.schedule(optimizer, function(_, base) return base end) end
+
+-- ---------------------------------------------------------------- averaged weights
+
+local EMA = {}
+EMA.__index = EMA
+
+--- An exponential moving average of a model's parameters.
+-- @param model a module
+-- @param decay the share of the average that stays at each update (0.999)
+-- @return an object: `update()`, `swap()` (exchange the model's weights with the average, and again to go back)
+function optim.EMA(model, decay)
+  local self = setmetatable({ params = model:parameters(), average = {}, weight = scalar(1 - (decay or 0.999)) }, EMA)
+  for i, p in ipairs(self.params) do self.average[i] = p:detach():duplicate():set_keep(true) end
+  return self
+end
+
+--- Move the average towards the present weights.
+function EMA:update() tensor.with(core.grad_mode, false, ops.lerp_, self.average, self.params, self.weight) end
+
+--- Exchange weights and average.
+function EMA:swap()
+  tensor.with(core.grad_mode, false, function()
+    for i, p in ipairs(self.params) do
+      local copy = p:detach():duplicate()
+      p:copy_(self.average[i])
+      self.average[i]:copy_(copy)
+      copy:free()
+    end
+  end)
+end
+
+return optim

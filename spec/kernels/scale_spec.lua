@@ -1,0 +1,21 @@
+local unic = require "unic"
+local ops = require "spec.support.ops"
+
+describe("scale_", function()
+  ops.check("scale_", { { values = { { 3, 5 }, { 7 }, { 0 } }, by = ops.values(0.25) }, { values = { { 40000 } }, by = 3 } },
+    { errors = { { { values = { { 2 } }, by = { 2 } }, "argument 'by'" } } })
+  it("multiplies in place", function()
+    local a, b = unic.tensor { 1, 2 }, unic.tensor { 4 }
+    unic.scale_({ a, b }, 0.5)
+    assert.same({ 0.5, 1 }, a:totable())
+    assert.same({ 2 }, b:totable())
+  end)
+end)
+
+describe("increment_", function()
+  it("counts beyond what f32 holds", function()
+    local n = unic.full({}, 16777216, { dtype = "i64" })
+    n:increment_():increment_(2)
+    assert.equal(16777219, n:item())
+  end)
+end)
