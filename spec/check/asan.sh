@@ -1,7 +1,8 @@
 # The whole suite under AddressSanitizer, LeakSanitizer and UBSan, the arena bypassed so that every tensor has its own red zones
 # Cost: about 25 min, 2 of them for the build
 # Options: patterns for ./unic test
-. spec/support/check.sh asan
+check_name=asan
+. spec/support/check.sh
 mkdir -p .cache/check
 log=.cache/check/asan.log
 

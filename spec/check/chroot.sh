@@ -3,4 +3,6 @@
 # Options: --mirror URL, --no-train, --keep (leave the machine in the cache)
 # A mount name space of its own: a stopped check leaves no mount behind.
 case " $* " in *" --in-namespace "*) ;; *) exec unshare --mount sh "$0" "$@" --in-namespace ;; esac
-. spec/support/chroot.sh chroot bookworm "$@"
+check_name=chroot
+suite=bookworm
+. spec/support/chroot.sh

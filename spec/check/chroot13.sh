@@ -3,4 +3,7 @@
 # Options: --mirror URL, --no-train, --keep (leave the machine in the cache)
 # A mount name space of its own: a stopped check leaves no mount behind.
 case " $* " in *" --in-namespace "*) ;; *) exec unshare --mount sh "$0" "$@" --in-namespace ;; esac
-. spec/support/chroot.sh chroot13 trixie --no-train "$@"
+check_name=chroot13
+suite=trixie
+set -- --no-train "$@"
+. spec/support/chroot.sh

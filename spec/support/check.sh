@@ -1,5 +1,4 @@
-# The same result lines for checks written in sh; read with `. spec/support/check.sh NAME`.
-check_name=$1
+# The same result lines for checks written in sh: set check_name, then `. spec/support/check.sh` (a POSIX `.` takes no arguments).
 check_short=0
 
 # at_most NAME VALUE LIMIT: numbers with or without a fraction; a VALUE that is none is short.

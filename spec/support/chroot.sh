@@ -1,9 +1,8 @@
-# A fresh Debian machine in a folder: read with `. spec/support/chroot.sh CHECK SUITE [options]`, from the root of the tree, as root.
+# A fresh Debian machine in a folder: read with `. spec/support/chroot.sh` from the root of the tree, as root, after setting check_name and suite;
+# the options are those of the script that reads it.
 # The base system and the downloaded packages are kept in ${XDG_CACHE_HOME:-~/.cache}/unic, so that only the first run downloads. What a
 # stopped run has measured is kept beside them, for the same commit. Mirror and proxy are those of this machine's apt; --mirror URL names another.
-. spec/support/check.sh "$1"
-suite=$2
-shift 2
+. spec/support/check.sh
 mirror=
 train=yes
 keep=no
