@@ -1,0 +1,87 @@
+local unic = require "unic"
+local ops = require "spec.support.ops"
+
+describe("linear", function()
+  ops.check("linear", {
+    { x = { 5, 3 }, weight = { 4, 3 }, bias = { 4 } },
+    { x = { 2, 3, 3 }, weight = { 4, 3 }, bias = { 4 }, activation = "gelu" },
+    { x = { 5, 3 }, weight = { 4, 3 }, bias = { 4 }, activation = "relu" },
+    { x = { 3, 4 }, weight = { 2, 4 }, activation = "gelu", note = "no bias" },
+    { x = { 6 }, weight = { 4, 6 }, bias = { 4 }, activation = "relu", note = "a single row without its dimension" },
+    { x = { 70, 130 }, weight = { 1100, 130 }, bias = { 1100 }, activation = "gelu", note = "crosses a row buffer, a chunk of sums and a thread split" },
+    { x = { 3, 41, 33 }, weight = { 70, 33 }, bias = { 70 }, note = "large, no activation" },
+    { x = { 301, 65 }, weight = { 33, 65 }, bias = { 33 }, activation = "relu", note = "large, relu" },
+    { x = { 0, 3 }, weight = { 4, 3 }, bias = { 4 }, note = "no rows" },
+    { x = { 2, 0 }, weight = { 4, 0 }, bias = { 4 }, note = "nothing to sum" },
+  }, {
+    errors = {
+      { { x = { 4, 3 }, weight = { 5, 2 } }, "argument 'weight'" },
+      { { x = { 4, 3 }, weight = { 5, 3 }, bias = { 4 } }, "argument 'bias'" },
+      { { x = { 4, 3 }, weight = { 5, 3 }, activation = "swish" }, "argument 'activation'" },
+    },
+  })
+
+  local x = unic.tensor({ { 1, 2, 3 }, { -1, 0, 1 } })
+  local weight = unic.tensor({ { 1, 0, -1 }, { 2, 1, 0 } })
+  local bias = unic.tensor({ 0.5, -1 })
+
+  it("computes x weight' + bias", function()
+    assert.same({ { -1.5, 3 }, { -1.5, -3 } }, unic.linear(x, weight, bias):totable())
+    assert.same({ { -2, 4 }, { -2, -2 } }, unic.linear(x, weight):totable())
+    assert.same({ { 0, 3 }, { 0, 0 } }, unic.linear(x, weight, bias, "relu"):totable())
+  end)
+
+  it("has the exact GELU, not its tanh approximation", function()
+    -- x cdf(x) from tables of the normal distribution; the approximation differs from the fourth digit on
+    local one = unic.tensor({ { 1 } }, { dtype = "f64" })
+    local function gelu(v) return unic.linear(unic.tensor({ { v } }, { dtype = "f64" }), one, nil, "gelu"):item() end
+    assert.is_true(math.abs(gelu(1) - 0.841344746068543) < 1e-12)
+    assert.is_true(math.abs(gelu(-2) + 0.0455002638963584) < 1e-12)
+    assert.is_true(math.abs(gelu(0.5) - 0.345731230631270) < 1e-12)
+    local low = unic.linear(unic.tensor({ { 1 }, { -2 }, { 0.5 } }), unic.tensor({ { 1 } }), nil, "gelu"):totable()
+    assert.is_true(math.abs(low[1][1] - 0.841344746) < 2e-7)
+    assert.is_true(math.abs(low[2][1] + 0.045500264) < 2e-8)
+    assert.is_true(math.abs(low[3][1] - 0.345731231) < 1e-7)
+  end)
+
+  it("gives the gradients worked out by hand", function()
+    local xs, w, b = x:detach(), weight:detach(), bias:detach()
+    xs.requires_grad, w.requires_grad, b.requires_grad = true, true, true
+    unic.linear(xs, w, b, "relu"):backward { gradient = unic.tensor({ { 1, 10 }, { 100, 1000 } }) }
+    -- only the element [1, 2] of z is above zero
+    assert.same({ { 20, 10, 0 }, { 0, 0, 0 } }, xs.grad:totable())
+    assert.same({ { 0, 0, 0 }, { 10, 20, 30 } }, w.grad:totable())
+    assert.same({ 0, 10 }, b.grad:totable())
+  end)
+
+  it("lets NaN and infinities through", function()
+    local inf = math.huge
+    local y = unic.linear(unic.tensor({ { 0 / 0 }, { inf }, { 1e30 }, { -1e30 } }), unic.tensor({ { 1 } }), nil, "relu"):totable()
+    assert.is_true(y[1][1] ~= y[1][1])
+    assert.equal(inf, y[2][1])
+    assert.is_true(y[3][1] > 9e29)
+    assert.equal(0, y[4][1])
+    local g = unic.linear(unic.tensor({ { 0 / 0 }, { inf }, { 1e30 }, { -1e30 } }), unic.tensor({ { 1 } }), nil, "gelu"):totable()
+    assert.is_true(g[1][1] ~= g[1][1])
+    assert.equal(inf, g[2][1])
+    assert.is_true(g[3][1] > 9e29)
+    assert.equal(0, g[4][1])
+  end)
+
+  it("has a GELU slope of 0 and 1 far from zero, and no NaN there", function()
+    local z = unic.tensor({ { -1e4 }, { 1e4 }, { -40 }, { 40 } })
+    z.requires_grad = true
+    unic.linear(z, unic.tensor({ { 1 } }), nil, "gelu"):backward { gradient = unic.tensor({ { 1 }, { 1 }, { 1 }, { 1 } }) }
+    assert.same({ { 0 }, { 1 }, { 0 }, { 1 } }, z.grad:totable())
+  end)
+
+  it("gives parameters f32 gradients under bf16", function()
+    local w = unic.cast(weight, "bf16"):detach()
+    w.requires_grad = true
+    local b = bias:detach()
+    b.requires_grad = true
+    unic.linear(unic.cast(x, "bf16"), w, b):backward { gradient = unic.cast(unic.tensor({ { 1, 1 }, { 1, 1 } }), "bf16") }
+    assert.same({ 2, 2 }, b.grad:totable())
+    assert.equal("f32", b.grad.dtype)
+  end)
+end)
