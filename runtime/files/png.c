@@ -56,6 +56,10 @@ static bool decode_guarded(decode_job *job) {
   png_structp png = job->png;
   png_set_read_fn(png, job, decode_read);
   png_set_user_limits(png, 0x7FFFFFFF, 0x7FFFFFFF); /* the limit is on width x height, below */
+  /* Texts, profiles and the like are skipped unread: nothing of them is used, and they are where small files ask for much memory. And no
+   * chunk is larger than its file: libpng would clear two gigabytes before it finds out. */
+  png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
+  png_set_chunk_malloc_max(png, job->bytes);
   png_read_info(png, job->info);
 
   png_uint_32 width, height;

@@ -363,6 +363,13 @@ describe("pictures", function()
       .. chunk("IDAT", ("\0"):rep(60000)) .. chunk("IEND", "")
     why = support.refusal(files.decode_image, big, { name = "x" })
     assert.equal("[decode_image] 'x': a PNG picture of 20000 x 20000 pixels is larger than the limit of 268435456 pixels", why)
+    -- A text of two gigabytes, of which none is there.
+    local text = "\137PNG\r\n\26\n" .. chunk("IHDR", support.little_endian(1, 4):reverse():rep(2) .. "\8\0\0\0\0")
+      .. "\127\255\255\255tEXtTitle\0x"
+    local begin = os.clock()
+    why = support.refusal(files.decode_image, text, { name = "x" })
+    assert.equal("[decode_image] 'x': the PNG picture is damaged (the file ends early)", why)
+    assert.is_true(os.clock() - begin < 0.2)
     -- A JPEG frame header of 65535 x 65535 pixels in 30 bytes.
     why = support.refusal(files.decode_image, "\255\216\255\192\0\11\8\255\255\255\255\1\1\17\0" .. ("\0"):rep(15), { name = "x" })
     assert.equal("[decode_image] 'x': a JPEG file of 30 bytes cannot hold 65535 x 65535 pixels, it is cut or damaged", why)
