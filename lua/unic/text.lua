@@ -1,0 +1,160 @@
+--- Text to token ids and back: BERT's WordPiece tokeniser on a vocabulary file.
+-- The ids are those of Hugging Face's BERT tokenisers, cased and uncased, for any text; bytes that are not UTF-8 are removed.
+--
+--    local text = require "unic.text"
+--    local tok = text.wordpiece("vocab.txt")
+--    local ids = tok:encode("No pleural effusion.")
+--    print(table.concat(tok:tokens("No pleural effusion."), " "))
+--
+-- @module unic.text
+local arguments = require "unic.arguments"
+local core = require("unic.core").text
+
+local text = {}
+
+local DEFAULT_LENGTH = 256   -- tokens per report in Med-UniC, [CLS] and [SEP] included
+
+-- A WordPiece tokeniser. Fields that never change: `size` (tokens in the vocabulary), `pad`, `unk`, `cls`, `sep`, `mask` (ids; mask is nil in
+-- a vocabulary without [MASK]), `lowercase`, `strip_accents`, `cjk` (as made), `source` (the path), `handle` (for C: the vocabulary itself).
+local methods = {}
+local metatable = { __index = methods, __name = "unic.text.wordpiece" }
+
+function metatable.__tostring(tok)
+  return ("wordpiece: %d tokens from %s, %s, accents %s"):format(tok.size, tok.source, tok.lowercase and "uncased" or "cased",
+                                                                tok.strip_accents and "stripped" or "kept")
+end
+
+local WORDPIECE_OPTIONS = { lowercase = "boolean", strip_accents = "boolean", cjk = "boolean" }
+
+--- Make a tokeniser of a vocabulary.
+-- The vocabulary is UTF-8 text with one token a line; a line's number, from 0, is the token's id. [PAD], [UNK], [CLS] and [SEP] must be in it,
+-- wherever; a repeated or an empty line is refused.
+-- @param vocabulary the file's path, or a list of the tokens themselves
+-- @param[opt] options `lowercase` (default true), `strip_accents` (default: as lowercase), `cjk` = make each Chinese character a word (default
+-- true)
+-- @return a tokeniser; its fields `size`, `pad`, `unk`, `cls`, `sep`, `mask` say what a model needs to know
+function text.wordpiece(vocabulary, options)
+  options = arguments.options("wordpiece", options, WORDPIECE_OPTIONS)
+  local lowercase = options.lowercase ~= false
+  local strip_accents = options.strip_accents
+  if strip_accents == nil then strip_accents = lowercase end
+  local cjk = options.cjk ~= false
+  local handle, source
+  if type(vocabulary) == "table" then
+    for i = 1, #vocabulary do
+      local token = vocabulary[i]
+      if type(token) ~= "string" or token:find("\n", 1, true) then
+        arguments.fail("wordpiece", "argument 'vocabulary': item %d is not a token, expected a string without a line's end", i)
+      end
+    end
+    source = "the list"
+    handle = core.parse(table.concat(vocabulary, "\n"), source, lowercase, strip_accents, cjk)
+  else
+    source = arguments.check("wordpiece", "vocabulary", vocabulary, "string")
+    handle = core.load(source, lowercase, strip_accents, cjk)
+  end
+  local pad, unk, cls, sep, mask = core.specials(handle)
+  return setmetatable({
+    size = core.size(handle), pad = pad, unk = unk, cls = cls, sep = sep, mask = mask,
+    lowercase = lowercase, strip_accents = strip_accents, cjk = cjk,
+    source = source, handle = handle,
+  }, metatable)
+end
+
+local ENCODE_OPTIONS = { max_length = "number", bare = "boolean", specials_in_text = "boolean", spans = "boolean" }
+
+-- max_length of the options: ids per text.
+local function length_limit(op, options, default)
+  local max = options.max_length or default
+  local least = options.bare and 1 or 2
+  if not (max >= least) or max ~= math.huge and max % 1 ~= 0 then
+    arguments.fail(op, "option 'max_length': %.14g, expected a whole number from %d on%s", max, least,
+                   least == 2 and ", because [CLS] and [SEP] count" or "")
+  end
+  return max
+end
+
+--- Token ids of a text: [CLS], the pieces, [SEP].
+-- Ids count from 0 and are what an embedding takes. What is beyond `max_length` is cut off at the text's end.
+-- @param str the text
+-- @param[opt] options `max_length` (default 256, [CLS] and [SEP] included; math.huge: no limit), `bare` = without [CLS] and [SEP],
+-- `specials_in_text` = "[MASK]", "[SEP]", ... written in the text are those tokens (default false: a report cannot forge them; Hugging Face's
+-- default is true), `spans` = return where each token stands, too
+-- @return a list of ids
+-- @return with `spans`: two lists, the first and the last byte of each token, so that `str:sub(first[i], last[i])` is its text ("" for [CLS]
+-- and [SEP])
+function methods:encode(str, options)
+  options = arguments.options("encode", options, ENCODE_OPTIONS)
+  arguments.check("encode", "text", str, "string")
+  return core.encode(self.handle, str, length_limit("encode", options, DEFAULT_LENGTH), options.bare, options.specials_in_text, options.spans)
+end
+
+--- The pieces that a text is cut into, without [CLS] and [SEP] and without a limit.
+-- @param str the text
+-- @return a list of strings; "##" marks a piece that continues a word
+function methods:tokens(str)
+  arguments.check("tokens", "text", str, "string")
+  local ids = core.encode(self.handle, str, math.huge, true)
+  for i = 1, #ids do ids[i] = core.token(self.handle, ids[i]) end
+  return ids
+end
+
+--- The words of a text before they are cut into pieces: cleaned, in lower case and without accents if the tokeniser is so.
+-- @param str the text
+-- @return a list of strings; a word of more than 100 characters is "[UNK]"
+function methods:words(str)
+  arguments.check("words", "text", str, "string")
+  return core.words(self.handle, str)
+end
+
+--- The text of a list of ids.
+-- @param ids a list of ids
+-- @param[opt] options `specials` = keep [CLS], [SEP], [PAD], ... (default false), `cleanup` = no blank before . ? ! , (default true)
+-- @return a string
+function methods:decode(ids, options)
+  options = arguments.options("decode", options, { specials = "boolean", cleanup = "boolean" })
+  arguments.check("decode", "ids", ids, "table")
+  return core.decode(self.handle, ids, not options.specials, options.cleanup ~= false)
+end
+
+--- The id of a token as it stands in the vocabulary ("##s").
+-- @param token the token
+-- @return its id, or nil
+function methods:id(token)
+  return core.id(self.handle, arguments.check("id", "token", token, "string"))
+end
+
+--- The token of an id.
+-- @param id counted from 0
+-- @return a string, or nil for an id outside the vocabulary
+function methods:token(id)
+  return core.token(self.handle, arguments.check("token", "id", id, "integer"))
+end
+
+--- A name for the vocabulary's contents, for manifests and checkpoints: equal for equal vocabularies, whatever their line ends.
+-- @return 16 hexadecimal digits (FNV-1a, 64 bits, over the tokens and a line feed after each)
+function methods:hash()
+  return core.hash(self.handle)
+end
+
+--- Write the vocabulary, one token a line, under a temporary name that is renamed at the end.
+-- @param path the file
+function methods:save(path)
+  arguments.check("save", "path", path, "string")
+  local temporary = path .. ".part"
+  local file, why = io.open(temporary, "wb")
+  if not file then arguments.fail("save", "argument 'path': cannot write %s", why) end
+  local ok = true
+  for id = 0, self.size - 1 do
+    ok, why = file:write(core.token(self.handle, id), "\n")
+    if not ok then break end
+  end
+  local closed, why_not_closed = file:close()
+  if ok and closed then ok, why = os.rename(temporary, path) end
+  if not (ok and closed) then
+    os.remove(temporary)
+    arguments.fail("save", "argument 'path': cannot write %s: %s", path, tostring(why or why_not_closed))
+  end
+end
+
+return text
