@@ -4,20 +4,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include <lauxlib.h>
-#include <lua.h>
-
+#include "device.h"
+#include "lua_unic.h"
 #include "text/wordpiece.h"
 #include "text/words.h"
-
-int unic_lua_open_text(lua_State *L);
+#include "threads.h"
 
 static const char WORDPIECE[] = "unic.wordpiece";
-
-static int raise(lua_State *L) {
-  lua_pushstring(L, unic_message());
-  return lua_error(L);
-}
 
 static unic_wordpiece **handle_new(lua_State *L) {
   unic_wordpiece **handle = lua_newuserdata(L, sizeof *handle);
@@ -43,7 +36,8 @@ static int load(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   const unic_wordpiece_options options = options_at(L, 2);
   unic_wordpiece **handle = handle_new(L);
-  return unic_wordpiece_load(path, &options, handle) == UNIC_OK ? 1 : raise(L);
+  UNIC_DOOR(L, unic_wordpiece_load(path, &options, handle));
+  return 1;
 }
 
 /* parse(bytes, name, lowercase, strip_accents, cjk) -> vocabulary */
@@ -52,7 +46,8 @@ static int parse(lua_State *L) {
   const char *bytes = luaL_checklstring(L, 1, &size), *name = luaL_checkstring(L, 2);
   const unic_wordpiece_options options = options_at(L, 3);
   unic_wordpiece **handle = handle_new(L);
-  return unic_wordpiece_parse(bytes, size, name, &options, handle) == UNIC_OK ? 1 : raise(L);
+  UNIC_DOOR(L, unic_wordpiece_parse(bytes, size, name, &options, handle));
+  return 1;
 }
 
 static int release(lua_State *L) {
@@ -163,28 +158,126 @@ static int words_of(lua_State *L) {
   return 1;
 }
 
-/* decode(vocabulary, ids, skip_specials, cleanup) -> string; ids is a list of numbers */
-static int decode(lua_State *L) {
+/* The text at place i + 1 of the list at index 2, which keeps it alive. */
+static const char *text_at(lua_State *L, int i, size_t *size) {
+  lua_rawgeti(L, 2, i + 1);
+  if (lua_type(L, -1) != LUA_TSTRING) {
+    unic_fail("[batch] argument 'texts': item %d is %s, expected a string", i + 1, unic_door_kind(L, lua_gettop(L)));
+    unic_door_raise(L, UNIC_ERROR);
+  }
+  const char *text = lua_tolstring(L, -1, size);
+  lua_pop(L, 1);
+  return text;
+}
+
+/* Texts and where their rows go; each text is a job of its own, so any number of threads gives the same. */
+typedef struct jobs {
+  const unic_wordpiece *v;
+  const char **texts;
+  size_t *sizes;
+  int32_t *ids;     /* rows of different lengths */
+  int64_t *starts;  /* [count + 1] room for row i: from starts[i] to starts[i + 1] */
+  int64_t *counts;  /* ids in row i */
+  int flags;
+  int64_t width;
+  int64_t *rows;
+  uint8_t *mask;
+} jobs;
+
+static void jobs_encode(void *context, int64_t begin, int64_t end) {
+  const jobs *j = context;
+  for (int64_t i = begin; i < end; i++)
+    j->counts[i] = unic_wordpiece_encode(j->v, j->texts[i], j->sizes[i], j->flags, j->ids + j->starts[i], j->starts[i + 1] - j->starts[i], NULL);
+}
+
+static void jobs_pad(void *context, int64_t begin, int64_t end) {
+  const jobs *j = context;
+  for (int64_t i = begin; i < end; i++)
+    unic_wordpiece_row(j->v, j->ids + j->starts[i], j->counts[i], j->width, j->rows + i * j->width, j->mask + i * j->width);
+}
+
+/* batch(vocabulary, texts, max, multiple, bare, specials_in_text) -> ids i64 [B, L], mask bool [B, L] on the CPU */
+static int batch(lua_State *L) {
+  enum { CHUNK = 8 };  /* texts a thread takes at once: some 100 us of work */
   const unic_wordpiece *v = check(L);
   luaL_checktype(L, 2, LUA_TTABLE);
-  const int count = (int)lua_objlen(L, 2);
-  int32_t *ids = lua_newuserdata(L, (size_t)count * sizeof *ids + 1);
-  for (int i = 0; i < count; i++) {
+  const lua_Number max = luaL_checknumber(L, 3);
+  const int64_t multiple = (int64_t)luaL_checknumber(L, 4);
+  const size_t count = lua_objlen(L, 2);
+  jobs j = {.v = v, .flags = flags_at(L, 5)};
+  j.texts = lua_newuserdata(L, count * sizeof *j.texts + 1);
+  j.sizes = lua_newuserdata(L, count * sizeof *j.sizes + 1);
+  j.counts = lua_newuserdata(L, count * sizeof *j.counts + 1);
+  j.starts = lua_newuserdata(L, (count + 1) * sizeof *j.starts);
+  j.starts[0] = 0;
+  for (size_t i = 0; i < count; i++) {
+    j.texts[i] = text_at(L, (int)i, &j.sizes[i]);
+    j.starts[i + 1] = j.starts[i] + room_for(j.sizes[i], max);
+  }
+  j.ids = lua_newuserdata(L, (size_t)j.starts[count] * sizeof *j.ids + 1);
+  unic_parallel_for((int64_t)count, CHUNK, jobs_encode, &j);
+  for (size_t i = 0; i < count; i++)
+    if (j.counts[i] > j.width) j.width = j.counts[i];
+  j.width = (j.width + multiple - 1) / multiple * multiple;
+  const int64_t shape[2] = {(int64_t)count, j.width};
+  unic_tensor *rows, *mask;
+  UNIC_DOOR(L, unic_tensor_new(unic_device_cpu(), UNIC_I64, 2, shape, UNIC_CONTIGUOUS, 0, &rows));
+  unic_handle_push(L, rows);
+  UNIC_DOOR(L, unic_tensor_new(unic_device_cpu(), UNIC_BOOL, 2, shape, UNIC_CONTIGUOUS, 0, &mask));
+  unic_handle_push(L, mask);
+  j.rows = unic_tensor_data(rows);
+  j.mask = unic_tensor_data(mask);
+  unic_parallel_for((int64_t)count, CHUNK, jobs_pad, &j);
+  return 2;
+}
+
+/* The ids at index 2, a list of numbers or an integer tensor of one dimension, as scratch memory. */
+static int32_t *ids_at(lua_State *L, int64_t *count) {
+  unic_handle *handle = unic_handle_at(L, 2);
+  if (handle) {
+    const unic_tensor *t = unic_handle_tensor(L, 2, "decode", "ids");
+    if (t->ndim != 1 || (t->dtype != UNIC_I64 && t->dtype != UNIC_I32) || unic_tensor_device(t) != unic_device_cpu()) {
+      unic_fail("[decode] argument 'ids': %s was given, expected a list of ids or an i64 or i32 tensor of one dimension on cpu", unic_door_kind(L, 2));
+      unic_door_raise(L, UNIC_ERROR);
+    }
+    *count = t->shape[0];
+    int32_t *ids = lua_newuserdata(L, (size_t)*count * sizeof *ids + 1);
+    const void *data = unic_tensor_data(t);
+    for (int64_t i = 0; i < *count; i++) {
+      const int64_t id = t->dtype == UNIC_I64 ? ((const int64_t *)data)[i * t->stride[0]] : ((const int32_t *)data)[i * t->stride[0]];
+      ids[i] = id >= 0 && id <= INT32_MAX ? (int32_t)id : -1;
+    }
+    return ids;
+  }
+  if (lua_type(L, 2) != LUA_TTABLE) {
+    unic_fail("[decode] argument 'ids': %s was given, expected a list of ids or an integer tensor", unic_door_kind(L, 2));
+    unic_door_raise(L, UNIC_ERROR);
+  }
+  *count = (int64_t)lua_objlen(L, 2);
+  int32_t *ids = lua_newuserdata(L, (size_t)*count * sizeof *ids + 1);
+  for (int i = 0; i < *count; i++) {
     lua_rawgeti(L, 2, i + 1);
-    const bool number = lua_type(L, -1) == LUA_TNUMBER;
     const lua_Number id = lua_tonumber(L, -1);
-    if (!number || !(id >= INT32_MIN && id <= INT32_MAX) || id != (lua_Number)(int32_t)id) {
-      unic_fail("[decode] argument 'ids': %s at position %d, expected token ids", number ? lua_tostring(L, -1) : luaL_typename(L, -1), i + 1);
-      return raise(L);
+    if (lua_type(L, -1) != LUA_TNUMBER || !(id >= INT32_MIN && id <= INT32_MAX) || id != (lua_Number)(int32_t)id) {
+      unic_fail("[decode] argument 'ids': %s at position %d, expected token ids", unic_door_kind(L, lua_gettop(L)), i + 1);
+      unic_door_raise(L, UNIC_ERROR);
     }
     ids[i] = (int32_t)id;
     lua_pop(L, 1);
   }
+  return ids;
+}
+
+/* decode(vocabulary, ids, skip_specials, cleanup) -> string */
+static int decode(lua_State *L) {
+  const unic_wordpiece *v = check(L);
   const bool skip = lua_toboolean(L, 3), cleanup = lua_toboolean(L, 4);
+  int64_t count;
   size_t size;
-  if (unic_wordpiece_decode(v, ids, count, skip, cleanup, NULL, &size) != UNIC_OK) return raise(L);
+  const int32_t *ids = ids_at(L, &count);
+  UNIC_DOOR(L, unic_wordpiece_decode(v, ids, count, skip, cleanup, NULL, &size));
   char *text = lua_newuserdata(L, size + 1);
-  if (unic_wordpiece_decode(v, ids, count, skip, cleanup, text, &size) != UNIC_OK) return raise(L);
+  UNIC_DOOR(L, unic_wordpiece_decode(v, ids, count, skip, cleanup, text, &size));
   lua_pushlstring(L, text, size);
   return 1;
 }
@@ -192,7 +285,7 @@ static int decode(lua_State *L) {
 int unic_lua_open_text(lua_State *L) {
   static const luaL_Reg functions[] = {
     {"load", load}, {"parse", parse}, {"size", size_of}, {"specials", specials}, {"id", id_of}, {"token", token_of}, {"hash", hash_of},
-    {"encode", encode}, {"words", words_of}, {"decode", decode}, {NULL, NULL}
+    {"encode", encode}, {"batch", batch}, {"words", words_of}, {"decode", decode}, {NULL, NULL}
   };
   luaL_newmetatable(L, WORDPIECE);
   lua_pushcfunction(L, release);

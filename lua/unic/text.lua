@@ -89,6 +89,22 @@ function methods:encode(str, options)
   return core.encode(self.handle, str, length_limit("encode", options, DEFAULT_LENGTH), options.bare, options.specials_in_text, options.spans)
 end
 
+local BATCH_OPTIONS = { max_length = "number", multiple = "integer", bare = "boolean", specials_in_text = "boolean" }
+
+--- Token ids of several texts, padded with [PAD] to the longest.
+-- @param texts a list of strings
+-- @param[opt] options as for `encode`, without `spans`; `multiple` = pad further, to a multiple of this (default 1)
+-- @return ids, an i64 tensor [B, L] on the CPU
+-- @return mask, a bool tensor [B, L]: true for a token, false for padding
+function methods:batch(texts, options)
+  options = arguments.options("batch", options, BATCH_OPTIONS)
+  arguments.check("batch", "texts", texts, "table")
+  if #texts == 0 then arguments.fail("batch", "argument 'texts': is empty, expected a list of at least one string") end
+  local max, multiple = length_limit("batch", options, DEFAULT_LENGTH), options.multiple or 1
+  if multiple < 1 or multiple > 65536 then arguments.fail("batch", "option 'multiple': %.14g, expected 1 to 65536", multiple) end
+  return core.batch(self.handle, texts, max, multiple, options.bare, options.specials_in_text)
+end
+
 --- The pieces that a text is cut into, without [CLS] and [SEP] and without a limit.
 -- @param str the text
 -- @return a list of strings; "##" marks a piece that continues a word
@@ -108,12 +124,11 @@ function methods:words(str)
 end
 
 --- The text of a list of ids.
--- @param ids a list of ids
+-- @param ids a list of ids, or an integer tensor of one dimension, such as a row of `batch`
 -- @param[opt] options `specials` = keep [CLS], [SEP], [PAD], ... (default false), `cleanup` = no blank before . ? ! , (default true)
 -- @return a string
 function methods:decode(ids, options)
   options = arguments.options("decode", options, { specials = "boolean", cleanup = "boolean" })
-  arguments.check("decode", "ids", ids, "table")
   return core.decode(self.handle, ids, not options.specials, options.cleanup ~= false)
 end
 
