@@ -2,6 +2,7 @@
 -- Sentences have the form `[function] argument 'name': what is wrong, what was given, what was expected` and are raised at the user's line.
 -- @module unic.arguments
 local core = require "unic.core"
+local tensor = require "unic.tensor"
 
 local arguments = {}
 
@@ -46,27 +47,17 @@ function arguments.check(op, name, value, kind)
   return value
 end
 
---- Check a table of named options.
+--- Check a table of named options: their names and their types.
 -- @param op the function's name
 -- @param options the table, or nil for none
 -- @param known the options there are: name = Lua type or "integer"
 -- @return the table, a fresh one for nil
 function arguments.options(op, options, known)
-  if options == nil then return {} end
-  if type(options) ~= "table" then
-    arguments.fail(op, "argument 'options': %s, expected a table of named options", describe(options))
-  end
+  options = tensor.options(op, options, known)
   for name, value in pairs(options) do
-    local kind = known[name]
-    if not kind then
-      local list = {}
-      for k in pairs(known) do list[#list + 1] = k end
-      table.sort(list)
-      local meant = type(name) == "string" and core.nearest(name, list)
-      arguments.fail(op, "option '%s': there is none of that name, %s", tostring(name),
-                     meant and ("did you mean '%s'?"):format(meant) or "expected " .. table.concat(list, ", "))
+    if not is_kind(value, known[name]) then
+      arguments.fail(op, "option '%s': %s, expected %s", name, describe(value), with_article(known[name]))
     end
-    if not is_kind(value, kind) then arguments.fail(op, "option '%s': %s, expected %s", name, describe(value), with_article(kind)) end
   end
   return options
 end

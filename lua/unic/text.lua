@@ -9,6 +9,7 @@
 -- @module unic.text
 local arguments = require "unic.arguments"
 local core = require("unic.core").text
+local files = require "unic.files"
 
 local text = {}
 
@@ -50,7 +51,10 @@ function text.wordpiece(vocabulary, options)
     source = "the list"
     handle = core.parse(table.concat(vocabulary, "\n"), source, lowercase, strip_accents, cjk)
   else
-    source = arguments.check("wordpiece", "vocabulary", vocabulary, "string")
+    if type(vocabulary) ~= "string" then
+      arguments.fail("wordpiece", "argument 'vocabulary': a %s, expected the path of a vocabulary file or a list of tokens", type(vocabulary))
+    end
+    source = vocabulary
     handle = core.load(source, lowercase, strip_accents, cjk)
   end
   local pad, unk, cls, sep, mask = core.specials(handle)
@@ -152,24 +156,12 @@ function methods:hash()
   return core.hash(self.handle)
 end
 
---- Write the vocabulary, one token a line, under a temporary name that is renamed at the end.
--- @param path the file
+--- Write the vocabulary, one token a line.
+-- @param path the file; it appears when it is complete
 function methods:save(path)
-  arguments.check("save", "path", path, "string")
-  local temporary = path .. ".part"
-  local file, why = io.open(temporary, "wb")
-  if not file then arguments.fail("save", "argument 'path': cannot write %s", why) end
-  local ok = true
-  for id = 0, self.size - 1 do
-    ok, why = file:write(core.token(self.handle, id), "\n")
-    if not ok then break end
-  end
-  local closed, why_not_closed = file:close()
-  if ok and closed then ok, why = os.rename(temporary, path) end
-  if not (ok and closed) then
-    os.remove(temporary)
-    arguments.fail("save", "argument 'path': cannot write %s: %s", path, tostring(why or why_not_closed))
-  end
+  local output = files.output(arguments.check("save", "path", path, "string"))
+  for id = 0, self.size - 1 do output:write(core.token(self.handle, id), "\n") end
+  output:commit()
 end
 
 return text

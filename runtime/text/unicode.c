@@ -104,14 +104,3 @@ int unic_char_lower(uint32_t code, uint32_t *out) {
   out[0] = (uint32_t)((int32_t)code + unic_char_find(code)->lower);
   return 1;
 }
-
-size_t unic_utf8_check(const uint8_t *bytes, size_t size) {
-  const uint8_t *p = bytes, *end = bytes + size;
-  while (p < end) {
-    uint32_t code;
-    const int n = unic_utf8_decode(p, end, &code);
-    if (code == 0xFFFD && !(n == 3 && p[0] == 0xEF)) return (size_t)(p - bytes);  /* U+FFFD itself may be written */
-    p += n;
-  }
-  return size;
-}

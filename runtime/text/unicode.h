@@ -79,7 +79,4 @@ static inline int unic_utf8_encode(uint32_t code, uint8_t *out) {
   return 4;
 }
 
-/* The position of the first byte that is not UTF-8, or size. */
-size_t unic_utf8_check(const uint8_t *bytes, size_t size);
-
 #endif

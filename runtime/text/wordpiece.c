@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files/utf8.h"
 #include "unicode.h"
 #include "words.h"
 
@@ -93,12 +94,12 @@ static int32_t slot_insert(unic_wordpiece *v, int32_t id) {
 }
 
 static unic_status tokens_read(unic_wordpiece *v, const uint8_t *bytes, size_t size, const char *name) {
-  const size_t good = unic_utf8_check(bytes, size);
-  if (good < size) {
+  const int64_t bad = unic_utf8_check((const char *)bytes, (int64_t)size);
+  if (bad >= 0) {
     size_t line = 1;
-    for (size_t i = 0; i < good; i++) line += bytes[i] == '\n';
+    for (int64_t i = 0; i < bad; i++) line += bytes[i] == '\n';
     return unic_fail("[wordpiece] argument 'vocabulary': %s is not UTF-8 (byte 0x%02X in line %zu); expected a text file with one token a line",
-                     name, bytes[good], line);
+                     name, bytes[bad], line);
   }
   size_t at = size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;  /* a byte order mark is no part of the first token */
   uint32_t used = 0;
