@@ -122,9 +122,10 @@ static int encode(lua_State *L) {
   const char *text = luaL_checklstring(L, 2, &size);
   const int64_t room = room_for(size, luaL_checknumber(L, 3));
   const bool spans = lua_toboolean(L, 6);
+  const int flags = flags_at(L, 4);  /* before anything is pushed where an argument may be absent */
   int32_t *ids = lua_newuserdata(L, (size_t)room * sizeof *ids);
   uint32_t (*ends)[2] = spans ? lua_newuserdata(L, (size_t)room * sizeof *ends) : NULL;
-  const int64_t count = unic_wordpiece_encode(v, text, size, flags_at(L, 4), ids, room, ends);
+  const int64_t count = unic_wordpiece_encode(v, text, size, flags, ids, room, ends);
   lua_createtable(L, (int)count, 0);
   for (int i = 0; i < count; i++) {
     lua_pushinteger(L, ids[i]);
@@ -237,7 +238,8 @@ static int32_t *ids_at(lua_State *L, int64_t *count) {
   if (handle) {
     const unic_tensor *t = unic_handle_tensor(L, 2, "decode", "ids");
     if (t->ndim != 1 || (t->dtype != UNIC_I64 && t->dtype != UNIC_I32) || unic_tensor_device(t) != unic_device_cpu()) {
-      unic_fail("[decode] argument 'ids': %s was given, expected a list of ids or an i64 or i32 tensor of one dimension on cpu", unic_door_kind(L, 2));
+      unic_fail("[decode] argument 'ids': %s was given, expected a list of ids or an i64 or i32 tensor of one dimension on cpu",
+                unic_door_kind(L, 2));
       unic_door_raise(L, UNIC_ERROR);
     }
     *count = t->shape[0];

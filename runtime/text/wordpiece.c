@@ -110,7 +110,8 @@ static unic_status tokens_read(unic_wordpiece *v, const uint8_t *bytes, size_t s
     at += length + (newline != NULL);
     if (length > 0 && start[length - 1] == '\r') length--;
     if (length == 0)
-      return unic_fail("[wordpiece] argument 'vocabulary': line %d of %s is empty; every line is one token, since its number is the token's id", line, name);
+      return unic_fail("[wordpiece] argument 'vocabulary': line %d of %s is empty; every line is one token, since its number is the token's id", line,
+                       name);
     length = line_trim(start, length);
     memcpy(v->text + used, start, length);
     v->starts[v->size++] = used;
@@ -378,12 +379,14 @@ static bool token_special(const unic_wordpiece *v, int32_t id) {
   return false;
 }
 
-unic_status unic_wordpiece_decode(const unic_wordpiece *v, const int32_t *ids, int64_t count, bool skip_specials, bool cleanup, char *out, size_t *size) {
+unic_status unic_wordpiece_decode(const unic_wordpiece *v, const int32_t *ids, int64_t count, bool skip_specials, bool cleanup, char *out,
+                                  size_t *size) {
   size_t used = 0;
   bool first = true;
   for (int64_t i = 0; i < count; i++) {
     if (ids[i] < 0 || ids[i] >= v->size)
-      return unic_fail("[decode] argument 'ids': %d at position %lld is no id of the vocabulary, expected 0 to %d", ids[i], (long long)i + 1, v->size - 1);
+      return unic_fail("[decode] argument 'ids': %d at position %lld is no id of the vocabulary, expected 0 to %d", ids[i], (long long)i + 1,
+                       v->size - 1);
     if (skip_specials && token_special(v, ids[i])) continue;
     size_t n;
     const char *token = unic_wordpiece_token(v, ids[i], &n);

@@ -56,7 +56,8 @@ uint64_t unic_wordpiece_hash(const unic_wordpiece *vocabulary);
  * its end. Never fails, allocates nothing, may run on any thread. spans, if not NULL, gets for each id the text bytes [begin, end) that it
  * stands for, 0 and 0 for [CLS] and [SEP]; the text must then be under 4 GiB. Returns how many ids there are.
  * A text of n bytes never gives more than n + 2 ids. */
-int64_t unic_wordpiece_encode(const unic_wordpiece *vocabulary, const char *text, size_t size, int flags, int32_t *ids, int64_t max, uint32_t (*spans)[2]);
+int64_t unic_wordpiece_encode(const unic_wordpiece *vocabulary, const char *text, size_t size, int flags, int32_t *ids, int64_t max,
+                              uint32_t (*spans)[2]);
 
 /* Write one row of a batch: count ids (cut to width), then [PAD]; mask (may be NULL): 1 for a token, 0 for padding. */
 void unic_wordpiece_row(const unic_wordpiece *vocabulary, const int32_t *ids, int64_t count, int64_t width, int64_t *row, uint8_t *mask);

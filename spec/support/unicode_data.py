@@ -121,7 +121,8 @@ def main():
     for p in range(0x1100):
         row = []
         for c in range(p << 8, (p + 1) << 8):
-            row.append((sum(d.get(c, 0) for d in every), combining.get(c, 0), c if c in decomposed else c in HANGUL, c in lowered and lowered[c][0] - c))
+            part = c if c in decomposed else c in HANGUL
+            row.append((sum(d.get(c, 0) for d in every), combining.get(c, 0), part, c in lowered and lowered[c][0] - c))
         pages.add(tuple(row))
 
     print("""/* Character properties for BERT's tokeniser, as Hugging Face's tokenizers %s has them. Made by spec/support/unicode_data.py; do not edit.

@@ -13,6 +13,13 @@ local RULES = {
   uncased_no_cjk = { cjk = false },
 }
 
+-- Pages of 256 code points, as in wordpiece.py. (All 4,352 were compared when the tables were made; that takes half a minute.)
+local PAGES = {}
+for page = 0, 0x1FF do PAGES[#PAGES + 1] = page end
+for _, page in ipairs { 0x2A6, 0x2A7, 0x2B7, 0x2B8, 0x2B9, 0x2CE, 0x2F8, 0x2F9, 0x2FA, 0x300, 0xE00, 0xE01, 0xF00, 0xFFF, 0x1000, 0x10FF } do
+  PAGES[#PAGES + 1] = page
+end
+
 local function split(str, separator)
   local list, from = {}, 1
   while true do
@@ -28,14 +35,6 @@ local function utf8(c)
   if c < 0x800 then return string.char(0xC0 + bit.rshift(c, 6), 0x80 + c % 64) end
   if c < 0x10000 then return string.char(0xE0 + bit.rshift(c, 12), 0x80 + bit.rshift(c, 6) % 64, 0x80 + c % 64) end
   return string.char(0xF0 + bit.rshift(c, 18), 0x80 + bit.rshift(c, 12) % 64, 0x80 + bit.rshift(c, 6) % 64, 0x80 + c % 64)
-end
-
-local FNV = 0xcbf29ce484222325ULL
-
-local function hash_more(h, str)
-  local bytes = ffi.cast("const uint8_t *", str)
-  for i = 0, #str - 1 do h = bit.bxor(h, bytes[i] + 0ULL) * 0x100000001b3ULL end
-  return h
 end
 
 describe("parity with Hugging Face", function()
@@ -74,17 +73,20 @@ describe("parity with Hugging Face", function()
 
   for name, rules in pairs(RULES) do
     if name ~= "uncased_no_cjk" then
-      it("in the words around each of the 1,112,064 code points: " .. name, function()
+      it("in the words around single code points: " .. name, function()
         local tok = text.wordpiece(vocabulary, rules)
-        local h = FNV
-        for page = 0, 0x10FF do
+        local pages = { "[PAD]", "[UNK]", "[CLS]", "[SEP]" }
+        for _, page in ipairs(PAGES) do
           local parts = {}
           for c = page * 256, page * 256 + 255 do
             if c < 0xD800 or c > 0xDFFF then parts[#parts + 1] = "x" .. utf8(c) .. "Y " end
           end
-          h = hash_more(h, table.concat(tok:words(table.concat(parts)), "\n"))
+          local words = tok:words(table.concat(parts))
+          words[#words + 1] = "."
+          pages[#pages + 1] = page .. " " .. table.concat(words, " ")
         end
-        assert.equal(metadata["code_points." .. name], bit.tohex(h))
+        -- The hash of a vocabulary of these lines: computed in C, unlike any that a spec could.
+        assert.equal(metadata["code_points." .. name], text.wordpiece(pages):hash())
       end)
     end
   end
@@ -94,13 +96,13 @@ describe("parity with Hugging Face", function()
     if not folder then return pending("the folder of real data is absent") end
     for _, case in ipairs { { "bert-base-uncased", {} }, { "beto-spanish", { lowercase = false } } } do
       local tok = text.wordpiece(("%s/vocab/%s.vocab.txt"):format(folder, case[1]), case[2])
-      local h, count = FNV, 0
+      local lines, count = { "[PAD]", "[UNK]", "[CLS]", "[SEP]" }, 0
       for line in io.lines(folder .. "/text-es-nubes/sentences.txt") do
         local ids = tok:encode(line, { max_length = math.huge })
         count = count + #ids
-        h = hash_more(h, table.concat(ids, " ") .. "\n")
+        lines[#lines + 1] = #lines .. ": " .. table.concat(ids, " ")
       end
-      assert.equal(metadata["nubes." .. case[1]], ("%d %s"):format(count, bit.tohex(h)))
+      assert.equal(metadata["nubes." .. case[1]], ("%d %s"):format(count, text.wordpiece(lines):hash()))
     end
   end)
 end)
