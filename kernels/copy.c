@@ -6,7 +6,7 @@
 #include "walk.h"
 
 enum { TO, FROM };
-enum { TILE = 32 };
+enum { TILE_A = 32, TILE_B = 64 };   /* elements of a tile along the dense dimension of the source, and of the target */
 
 struct copy {
   unic_walk walk;
@@ -101,9 +101,9 @@ UNIC_LOOP(copy_tiles) {
   const int64_t *ts = w->stride[0], *fs = w->stride[1];
   for (int64_t k = begin; k < end; k++) {
     int64_t q = k;
-    int64_t tb = q % c->tiles_b; q /= c->tiles_b;
     int64_t ta = q % c->tiles_a; q /= c->tiles_a;
-    int64_t to_at = ta * TILE * ts[along] + tb * TILE * ts[inner], from_at = ta * TILE * fs[along] + tb * TILE * fs[inner];
+    int64_t tb = q % c->tiles_b; q /= c->tiles_b;
+    int64_t to_at = ta * TILE_A * ts[along] + tb * TILE_B * ts[inner], from_at = ta * TILE_A * fs[along] + tb * TILE_B * fs[inner];
     for (int d = inner - 1; d >= 0; d--) {
       if (d == along) continue;
       int64_t i = q % w->shape[d];
@@ -111,9 +111,9 @@ UNIC_LOOP(copy_tiles) {
       to_at += i * ts[d];
       from_at += i * fs[d];
     }
-    int64_t na = w->shape[along] - ta * TILE, nb = w->shape[inner] - tb * TILE;
+    int64_t na = w->shape[along] - ta * TILE_A, nb = w->shape[inner] - tb * TILE_B;
     tile_copy(c->size, (const char *)c->from + from_at * c->size, fs[along], fs[inner],
-              (char *)c->to + to_at * c->size, ts[along], ts[inner], na < TILE ? na : TILE, nb < TILE ? nb : TILE);
+              (char *)c->to + to_at * c->size, ts[along], ts[inner], na < TILE_A ? na : TILE_A, nb < TILE_B ? nb : TILE_B);
   }
 }
 
@@ -155,11 +155,11 @@ static unic_status move(const unic_view *to, const unic_view *from) {
     if (s != 0 && s < (best < 0 ? -best : best)) c.along = d;
   }
   if (c.to_dtype == c.from_dtype && c.along != inner && w->stride[1][inner] != 0) {
-    c.tiles_a = (w->shape[c.along] + TILE - 1) / TILE;
-    c.tiles_b = (w->shape[inner] + TILE - 1) / TILE;
+    c.tiles_a = (w->shape[c.along] + TILE_A - 1) / TILE_A;
+    c.tiles_b = (w->shape[inner] + TILE_B - 1) / TILE_B;
     int64_t tiles = c.tiles_a * c.tiles_b;
     for (int d = 0; d < inner; d++) if (d != c.along) tiles *= w->shape[d];
-    int64_t per_tile = (w->shape[c.along] < TILE ? w->shape[c.along] : TILE) * (w->shape[inner] < TILE ? w->shape[inner] : TILE);
+    int64_t per_tile = (w->shape[c.along] < TILE_A ? w->shape[c.along] : TILE_A) * (w->shape[inner] < TILE_B ? w->shape[inner] : TILE_B);
     UNIC_RUN(copy_tiles, tiles, UNIC_WALK_CHUNK / per_tile, &c);
     return UNIC_OK;
   }
