@@ -259,8 +259,8 @@ function ops.check(name, cases, options)
     _G.after_each(back)
 
     it("has a help text and a signature", function()
-      _G.assert.is_true(#info.doc > 20, name .. " has no doc")
-      _G.assert.is_true(#info.signature > 0)
+      require("luassert").is_true(#info.doc > 20, name .. " has no doc")
+      require("luassert").is_true(#info.signature > 0)
     end)
 
     for n, case in ipairs(cases) do

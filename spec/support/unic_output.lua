@@ -65,11 +65,17 @@ return function(options)
     return trace and trace.short_src and ("%s:%d"):format(trace.short_src, trace.currentline) or "?"
   end
 
+  -- One broken function can fail hundreds of specs with one sentence: the first three are shown whole, the others by name.
+  local shown = {}
+
   local function show_failure(number, failure, kind)
-    line("")
+    local message = text_of(failure.message)
+    shown[message] = (shown[message] or 0) + 1
+    if shown[message] <= 4 then line("") end
     line(("%d) %s %s: %s"):format(number, kind, place(failure.element.trace), failure.name or ""))
+    if shown[message] > 3 then return end
     if failure.randomseed then line("  random seed ", tostring(failure.randomseed)) end
-    for text in (text_of(failure.message) .. "\n"):gmatch("(.-)\n") do line("  ", text) end
+    for text in (message .. "\n"):gmatch("(.-)\n") do line("  ", text) end
     local trace = failure.trace and failure.trace.traceback or ""
     for text in (trace .. "\n"):gmatch("(.-)\n") do
       if not is_noise(text) then line("    ", (text:gsub("^%s+", ""))) end
