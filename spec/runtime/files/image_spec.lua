@@ -100,6 +100,12 @@ describe("pictures", function()
       end)
     end
 
+    it("need not be contiguous to be written", function()
+      local t = unic.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, { dtype = "u8" })
+      files.write_png(folder .. "/t.png", t:transpose(1, 2))
+      assert.same({ { 1, 4 }, { 2, 5 }, { 3, 6 } }, files.read_image(folder .. "/t.png"):tensor():totable())
+    end)
+
     it("are refused when they hold no picture", function()
       local path = folder .. "/no.png"
       local expected = ", expected u8 (8 bits) or i32 (16 bits) of shape [H, W], [1, H, W] or [3, H, W]"
