@@ -38,7 +38,7 @@ function pty.open(command, options)
     unistd.execp("sh", { "-c", "stty cols 80 rows 40; exec " .. command })
     unistd._exit(127)
   end
-  return setmetatable({ fd = master, child = child, seen = "", all = "", timeout = options.timeout or 20 }, Screen)
+  return setmetatable({ fd = master, child = child, seen = "", all = "", bytes = "", rest = "", timeout = options.timeout or 20 }, Screen)
 end
 
 --- Type.
@@ -50,14 +50,24 @@ function Screen:type(text)
   end
 end
 
+--- Let the program run on.
+-- @param seconds how long
+function Screen:pause(seconds)
+  local whole = math.floor(seconds)
+  posix_time.nanosleep({ tv_sec = whole, tv_nsec = math.floor((seconds - whole) * 1e9) })
+end
+
 -- Wait up to `seconds` for more output; false at its end.
 function Screen:more(seconds)
   local ready = poll.rpoll(self.fd, math.floor(seconds * 1000))
   if ready == 0 then return true end
   local text = unistd.read(self.fd, 65536)   -- the other side's end gives an error here
   if not text or text == "" then return false end
-  -- Colours and cursor movements are not what is compared.
-  text = text:gsub("\27%[[%d;?]*[%a]", ""):gsub("\r", "")
+  self.bytes = self.bytes .. text
+  -- Colours and cursor movements are not what is compared; one that is cut off waits for its rest.
+  text = self.rest .. text
+  self.rest = text:match("\27%[?[%d;?]*$") or ""
+  text = text:sub(1, #text - #self.rest):gsub("\27%[[%d;?]*%a", ""):gsub("\27%a", ""):gsub("\r", "")
   self.seen, self.all = self.seen .. text, self.all .. text
   return true
 end
@@ -91,7 +101,7 @@ function Screen:close()
     local pid, how, code = wait.wait(self.child, wait.WNOHANG)
     if pid == self.child then return how == "killed" and 128 + code or code end
     if now() > limit then signal.kill(self.child, signal.SIGKILL) end
-    poll.rpoll(0, 10)
+    self:pause(0.01)
   end
 end
 
