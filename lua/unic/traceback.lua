@@ -166,8 +166,7 @@ local function overflow_report(err)
   if not path then return traceback.clean(err) end
   message = message:match("^[^\n]*")
   local text = source_line("@" .. path, tonumber(number))
-  local typed = path:match('^%[string "(.-)"%]$')
-  if typed then return string.format("%s (runaway recursion)\n  line %s%s", message, number, number == "1" and ": " .. typed or "") end
+  if path:find("^%[string") then return message .. " (runaway recursion)" end
   return string.format("%s (runaway recursion)\n  %s:%s%s", message, short_path(path, current_folder()), number, text and ": " .. text or "")
 end
 
