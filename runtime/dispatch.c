@@ -312,7 +312,8 @@ static unic_status check_class(const unic_call *c, int i, const unic_arg_info *a
   unic_dtype d = t->dtype;
   switch (a->type_class) {
     case UNIC_CLASS_T:
-      if (!unic_dtype_is_float(d)) return unic_fail_arg(c, i, "%s was given, expected a floating type; t:cast(\"f32\") converts it", describe(t, text));
+      if (!unic_dtype_is_float(d) && !(c->op->flags & UNIC_OP_INTS))
+        return unic_fail_arg(c, i, "%s was given, expected a floating type; t:cast(\"f32\") converts it", describe(t, text));
       if (d != c->type) return unic_fail_arg(c, i, "it is %s and the tensor before it is %s; t:cast(\"%s\") converts it", unic_dtype_name(d), unic_dtype_name(c->type), unic_dtype_name(c->type));
       return UNIC_OK;
     case UNIC_CLASS_WIDE:

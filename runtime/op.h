@@ -136,7 +136,8 @@ enum {
   UNIC_OP_SERVICE = 8,       /* for the runtime, not for Lua */
   UNIC_OP_INPLACE = 16,      /* returns its first mutated argument, has no output of its own */
   UNIC_OP_METHOD = 32,       /* also a tensor method x:op(...) (first argument is a tensor) */
-  UNIC_OP_CHEAP = 64         /* outputs are cheap to recompute from what is saved */
+  UNIC_OP_CHEAP = 64,        /* outputs are cheap to recompute from what is saved */
+  UNIC_OP_INTS = 128         /* T may be an integer type too */
 };
 
 typedef struct unic_op {

@@ -1,0 +1,53 @@
+local unic = require "unic"
+local ops = require "spec.support.ops"
+
+local away = function(shape) return ops.uniform(shape, 0.5, 2) end
+local shapes = {
+  { { 3, 5 }, { 3, 5 } }, { { 3, 5 }, { 5 } }, { { 3, 1 }, { 1, 4 } }, { {}, { 2, 3 } }, { { 2, 3, 4, 5 }, { 3, 1, 1 } }, { { 2, 40, 301 }, { 2, 40, 301 } },
+  { { 70, 33 }, { 33 } }, { { 33 }, { 70, 33 } }, { { 2, 1, 600 }, { 2, 40, 1 } }, { { 0, 3 }, { 3 } },
+}
+for _, name in ipairs { "add", "sub", "mul", "div", "pow" } do
+  local list = {}
+  for i, s in ipairs(shapes) do
+    local positive = name == "div" or name == "pow"
+    list[i] = { a = positive and away(s[1]) or s[1], b = positive and away(s[2]) or s[2] }
+  end
+  list[#list + 1] = { a = away { 4, 3 }, b = 1.5, note = "a number on the right" }
+  list[#list + 1] = { a = 1.5, b = away { 4, 3 }, note = "a number on the left" }
+  ops.check(name, list, { errors = { { { a = { 2, 3 }, b = { 2, 4 } }, "do not broadcast" } } })
+end
+for _, name in ipairs { "maximum", "minimum" } do
+  ops.check(name, { { a = { 3, 5 }, b = { 5 } }, { a = { 4, 333 }, b = { 4, 333 } }, { a = { 4, 3 }, b = 0.5 } })
+end
+for _, name in ipairs { "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or" } do
+  ops.check(name, { { a = { 3, 5 }, b = { 5 } }, { a = { 4, 333 }, b = 0.1 }, { a = ops.ints({ 4, 5 }, 0, 3), b = ops.ints({ 5 }, 0, 3) } }, { layouts = false })
+end
+ops.check("clamp", { { x = { 3, 5 }, min = -0.7, max = 0.6 }, { x = { 2, 901 }, max = 0.5 } },
+  { errors = { { { x = { 2 } }, "neither min nor max" }, { { x = { 2 }, min = 2, max = 1 }, "argument 'min'" } } })
+ops.check("where", { { cond = ops.bools { 3, 5 }, a = { 3, 5 }, b = { 5 } }, { cond = ops.bools { 3, 1 }, a = { 4 }, b = 0.5 } })
+
+describe("binary operations", function()
+  it("count in 64 bits", function()
+    local big = unic.tensor({ 2 ^ 53 }, { dtype = "i64" })
+    assert.equal(1, ((big + 1) - big):item())
+    assert.same({ 6, 3 }, unic.mul(unic.tensor({ 2, 1 }, { dtype = "i32" }), 3):totable())
+    assert.equal("i32", unic.mul(unic.tensor({ 2, 1 }, { dtype = "i32" }), 3).dtype)
+  end)
+  it("are reached by operators", function()
+    local x = unic.tensor { 1, 2 }
+    assert.same({ 3, 5 }, (2 * x + 1):totable())
+    assert.same({ 0, 0.5 }, ((x - 1) / 2):totable())
+    assert.same({ 1, 4 }, (x ^ 2):totable())
+    assert.same({ -1, -2 }, (-x):totable())
+  end)
+  it("name the dtypes that do not fit", function()
+    assert.raises_at(nil, "%[add%] argument 'b': it is f64 and the tensor before it is f32; t:cast%(\"f32\"%)", function()
+      return unic.zeros(2) + unic.zeros(2, { dtype = "f64" })
+    end)
+  end)
+  it("propagate NaN through maximum", function()
+    local y = unic.maximum(unic.tensor { 0 / 0, 1 }, unic.tensor { 1, 0 / 0 }):totable()
+    assert.is_true(y[1] ~= y[1])
+    assert.is_true(y[2] ~= y[2])
+  end)
+end)
