@@ -123,10 +123,20 @@ static int edit_install_sigint(lua_State *L) {
   return 0;
 }
 
-/* The error handler around the caller's: after a stack overflow there is no room to call Lua, so the message is kept as it is. */
+/* The error handler around the caller's: after a stack overflow there is no room to call Lua, so only the place is noted, which
+ * LuaJIT leaves out when the code was interpreted. */
 static int run_handler(lua_State *L) {
   const char *message = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : 0;
-  if (message && strstr(message, "stack overflow")) return 1;
+  if (message && strstr(message, "stack overflow")) {
+    lua_Debug frame;
+    bool placed = strcmp(message, "stack overflow") != 0;
+    for (int level = 1; !placed && level < 8 && lua_getstack(L, level, &frame) && lua_getinfo(L, "Sl", &frame); level++) {
+      if (frame.currentline <= 0) continue;
+      lua_pushfstring(L, "%s:%d: %s", frame.short_src, frame.currentline, message);
+      placed = true;
+    }
+    return 1;
+  }
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
   lua_call(L, 1, 1);
@@ -346,6 +356,7 @@ static const char *edited_line(int *length) {
   sigaction(SIGTSTP, 0, &stop_before);
   if (stop_before.sa_handler != SIG_IGN) sigaction(SIGTSTP, &stop, 0);
   el_resize(editor);
+  el_set(editor, EL_PREP_TERM, 1);   /* before the prompt is printed: what is typed at its sight must not be echoed by the terminal */
   *length = 0;
   const char *line = el_gets(editor, length);
   sigaction(SIGTSTP, &stop_before, 0);

@@ -177,7 +177,9 @@ function exports.randint(low, high, shape, options)
   return ops.randint_(T.empty(shape, options.dtype or "i64", options.device), low, high, { rng = options.rng })
 end
 
+--- Normal numbers with the shape, dtype and device of x.
 exports.randn_like = like("randn_like", function(shape, o) return ops.normal_(T.empty(shape, o.dtype, o.device), 0, 1, { rng = o.rng }) end)
+--- Uniform numbers with the shape, dtype and device of x.
 exports.rand_like = like("rand_like", function(shape, o) return ops.uniform_(T.empty(shape, o.dtype, o.device), 0, 1, { rng = o.rng }) end)
 
 --- first, first + step, ... up to but without last; `unic.arange(n)` is 0 .. n-1.

@@ -166,7 +166,8 @@ local function overflow_report(err)
   if not path then return traceback.clean(err) end
   message = message:match("^[^\n]*")
   local text = source_line("@" .. path, tonumber(number))
-  if path:find("^%[string") then return message .. " (runaway recursion)" end
+  local typed = path:match('^%[string "(.-)"%]$')
+  if typed then return string.format("%s (runaway recursion)\n  line %s%s", message, number, number == "1" and ": " .. typed or "") end
   return string.format("%s (runaway recursion)\n  %s:%s%s", message, short_path(path, current_folder()), number, text and ": " .. text or "")
 end
 

@@ -138,8 +138,12 @@ end
 
 local enter = traceback.boundary(function(keep, chunk) keep_returned(keep, chunk()) end)
 
--- The message of a failed `load`, and whether more lines may mend it. ("'<eof>' expected near 'x'" is no such case.)
-local function ends_too_early(message) return message:find("near '<eof>'$") ~= nil end
+-- Whether more lines may mend what a failed `load` complains about. "'<eof>' expected near 'x'" is no such case, nor is a quote that is not
+-- closed on its line, unless a backslash takes the line's end into the string.
+local function ends_too_early(message, text)
+  if not message:find("near '<eof>'$") then return false end
+  return not message:find("unfinished string near", 1, true) or text:find("\\$") ~= nil
+end
 
 -- The text without what follows its last token, without a final semicolon, and whether there was one.
 local function without_end(text)
@@ -172,7 +176,7 @@ function Session:compile(text)
   elseif as_statement then
     entry = { chunk = assert(load((rewrite.locals(text)), text)), call = true, quiet = false }
   else
-    if ends_too_early(statement_error) or ends_too_early(expression_error) then return nil, statement_error, true end
+    if ends_too_early(statement_error, text) or ends_too_early(expression_error, text) then return nil, statement_error, true end
     -- "1 + * 2" is no statement from its first token on; what the other reading says is of more use.
     local first = text:match("^%s*(%S+)") or ""
     local token = statement_error:match("unexpected symbol near '(.-)'$")
