@@ -7,13 +7,22 @@ local traceback = {}
 local FIRST, LAST = 10, 3     -- frames shown of a long stack (runaway recursion has thousands)
 local LINE_LIMIT = 100        -- characters of a source line that are shown
 
--- The folder lua/unic, as chunk names spell it ("@.../lua/unic/"); every frame from below it is ours.
-local OWN = debug.getinfo(1, "S").source:match("^@(.*/)[^/]*$") or "\0"
-
 local function current_folder()
   local ok, lfs = pcall(require, "lfs")
   return ok and lfs.currentdir() or nil
 end
+
+-- The full path of a chunk's file; the same file may have been loaded by a relative and by a full path. nil for what is no file.
+local function full_path(source)
+  if source:sub(1, 1) ~= "@" then return nil end
+  local path = source:sub(2):gsub("^%./", "")
+  if path:sub(1, 1) == "/" then return path end
+  local folder = current_folder()
+  return folder and folder .. "/" .. path or path
+end
+
+-- The folder lua/unic; every frame from below it is ours.
+local OWN = full_path(debug.getinfo(1, "S").source):match("^(.*/)[^/]*$")
 
 -- The path as a person in this folder would type it.
 local function short_path(path, folder)
@@ -79,7 +88,9 @@ end
 -- @param frame the table
 -- @return boolean
 function traceback.is_library(frame)
-  return frame.what == "C" or frame.source:sub(2, #OWN + 1) == OWN
+  if frame.what == "C" then return true end
+  local path = full_path(frame.source)
+  return path ~= nil and path:sub(1, #OWN) == OWN
 end
 
 --- True when the error is a Ctrl-C, as it was raised or already formatted.
@@ -112,19 +123,54 @@ function traceback.boundary(f)
   return f
 end
 
--- The user's frames from `level` on, innermost first.
+local MODULES = OWN .. "nn/module.lua"
+
+-- The user's frames from `level` on, innermost first, and the nn modules that were being run, innermost first.
 local function user_frames(level)
-  local frames = {}
+  local frames, modules = {}, {}
   while true do
     local info = debug.getinfo(level, "Slnf")
-    if not info or boundaries[info.func] then return frames end
+    if not info or boundaries[info.func] then return frames, modules end
+    if full_path(info.source) == MODULES then
+      local name, object = debug.getlocal(level, 1)
+      if name == "self" and type(object) == "table" and rawget(object, "_order") and object ~= modules[#modules] then
+        modules[#modules + 1] = object
+      end
+    end
     if not traceback.is_library(info) and info.currentline > 0 then frames[#frames + 1] = info end
     level = level + 1
   end
 end
 
--- The sentence and the frames as text.
-local function report(err, frames)
+-- The fields that lead from one module to another below it, as one would type them: ".encoder.block[3]"; nil when they do not.
+local function fields_between(from, to, seen)
+  if seen[from] then return nil end
+  seen[from] = true
+  for _, key in ipairs(rawget(from, "_order")) do
+    local value = rawget(from, key)
+    if type(value) == "table" and rawget(value, "_order") then
+      local step = type(key) == "number" and "[" .. key .. "]" or "." .. tostring(key)
+      local rest = value == to and "" or fields_between(value, to, seen)
+      if rest then return step .. rest end
+    end
+  end
+end
+
+-- Where in a model the error was raised: "Resnet.layer1[2].conv1 (Conv2d)".
+local function module_path(modules)
+  local inner, outer = modules[1], modules[#modules]
+  if not inner then return nil end
+  local function name_of(object) return tostring(object._name or "module") end
+  if inner == outer then return name_of(inner) end
+  local fields = fields_between(outer, inner, {})
+  if fields then return name_of(outer) .. fields .. " (" .. name_of(inner) .. ")" end
+  local names = {}
+  for i = #modules, 1, -1 do names[#names + 1] = name_of(modules[i]) end   -- a module kept in a closure or a plain table
+  return table.concat(names, " > ")
+end
+
+-- The sentence, the place in the model and the frames as text.
+local function report(err, frames, modules)
   local message = message_of(err)
   local folder = current_folder()
 
@@ -141,10 +187,12 @@ local function report(err, frames)
   first = first or 1
 
   local lines, count = {message}, #frames - first + 1
+  local where = module_path(modules)
+  if where then lines[2] = "  in " .. where end
   if count == 1 then
     local only = frames[first]
     -- What was just typed needs no repetition.
-    if only.what == "main" and is_text_chunk(only.source) and not only.source:find("\n", 1, true) then return message end
+    if only.what == "main" and is_text_chunk(only.source) and not only.source:find("\n", 1, true) then return table.concat(lines, "\n") end
   end
   for i = first, #frames do
     local position = i - first + 1
@@ -179,7 +227,8 @@ function traceback.format(err, level)
   -- After a stack overflow LuaJIT leaves an error handler some forty slots, and overflowing those can crash it: the work is done on the
   -- stack of a coroutine.
   if type(err) == "string" and err:find("stack overflow", 1, true) then return coroutine.wrap(overflow_report)(err) end
-  return report(err, user_frames((level or 1) + 2))
+  local text = report(err, user_frames((level or 1) + 2))   -- not a tail call, as in the handler
+  return text
 end
 
 --- `traceback.format` in the form that `xpcall` takes.

@@ -141,6 +141,7 @@ describe("the prompt", function()
     it("stops a running loop at Ctrl-C and comes back", function()
       open()
       for _, loop in ipairs{"while true do end", "local n = 0 while true do n = n + 1 end", "while true do local x = unic.zeros(4, 4) end",
+        "local a = unic.zeros(256, 256) while true do a = a:matmul(a) end",
         "(function() while true do end end)()"} do
         screen:type("print('begun') " .. (loop:find("^%(") and "local f = " .. loop or loop) .. "\r")
         screen:expect("\nbegun\n")

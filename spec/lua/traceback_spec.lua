@@ -41,6 +41,28 @@ outer()
     }, "\n"), report("table.foreach({1}, function() require('unic').tensor({1}, 3) end)\n"))
   end)
 
+  it("says where in a model the error was raised, as one would type it", function()
+    assert.equal(table.concat({
+      "[linear] argument 'x': the number 3 was given, expected a tensor",
+      "  in Sequential[2][1] (Linear)",
+      "  FILE:3: model(3)",
+    }, "\n"), report([[
+local nn = require "unic.nn"
+local model = nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(2, 2)))
+model(3)
+]]))
+    assert.truthy(report([[
+local nn = require "unic.nn"
+local Block = nn.class "Block"
+function Block:init() self.fc = nn.Linear(2, 2) end
+function Block:forward(x)
+  return self.fc(x)
+end
+local block = Block()
+block(3)
+]]):find("\n  in Block.fc (Linear)\n", 1, true))
+  end)
+
   it("starts at the line that is blamed", function()
     assert.equal("bad\n  FILE:2: check()", report("local function check() error('bad', 2) end\ncheck()\n"))
   end)

@@ -25,6 +25,10 @@ module.Module = Module
 local function is_module(x)
   return type(x) == "table" and rawget(x, "_order") ~= nil
 end
+
+--- Is x a module?
+-- @param x anything
+-- @return true or false
 module.is_module = is_module
 
 -- Fields that are tensors or modules are remembered in order; everything else is an ordinary field.

@@ -141,7 +141,9 @@ function docs.of_function(f, name, paths)
     local file = load_file(info.source:sub(2))
     if file and file.lines[info.linedefined] then
       own = at_line(file, info.linedefined)
-      if own.documented then return own end
+      -- A method defined under this very name is the one meant: another class's comment would mislead.
+      local method = file.lines[info.linedefined]:match("^%s*function%s+[%w_.]+[.:]([%w_]+)%s*%(")
+      if own.documented or method == name then return own end
       if name and file.names[name] then return at_line(file, file.names[name]) end
     end
   end

@@ -101,6 +101,25 @@ end
 
 local function op_text(core, name) return core and core.ops and core.ops.help(name) or nil end
 
+-- What is written about a class: a table that is called to make an object. Its comment stands above the constructor, or above the class.
+local function class_doc(name, class, owner)
+  local found = complete.members(class)
+  for _, maker in ipairs{"new", "init", "_init", "__init"} do
+    local f = found[maker]
+    local doc = type(f) == "function" and docs.of_function(f, name, files_of(owner))
+    if doc and doc.documented then return doc end
+  end
+  local call = debug.getmetatable(class).__call
+  local doc = type(call) == "function" and docs.of_function(call, name, files_of(owner))
+  return doc and doc.documented and doc or nil
+end
+
+-- Callable tables are classes, unless they show themselves: those are objects that are called, such as layers.
+local function is_class(value)
+  local meta = type(value) == "table" and debug.getmetatable(value)
+  return type(meta) == "table" and rawget(meta, "__call") ~= nil and rawget(meta, "__tostring") == nil
+end
+
 -- One sentence about a member, for lists.
 local function sentence_of(name, value, owner, core)
   if type(value) == "function" then
@@ -109,6 +128,10 @@ local function sentence_of(name, value, owner, core)
     local text = op_text(core, name)
     if not text then return "" end
     return docs.sentence{ text = { (text:match("\n\n(.*)$") or ""):match("^[^\n]*") } }
+  end
+  if is_class(value) and not module_of(value) then
+    local doc = class_doc(name, value, owner)
+    return doc and docs.sentence(doc) or ""
   end
   if type(value) == "table" or value == true then
     -- true stands for a part of a module that is not loaded yet
@@ -146,21 +169,6 @@ local function module_help(typed, value, core, width)
   local doc = path and docs.head(path) or { text = {}, params = {}, returns = {}, usage = {} }
   local list = list_members(".", value, core, width)
   return render(name or typed, doc, width) .. (list ~= "" and "\n" .. list or "")
-end
-
--- A class: what is callable and no function. Its constructor is documented where it is defined.
-local function class_help(typed, value, owner, width)
-  local meta = debug.getmetatable(value)
-  local found = complete.members(value)
-  for _, name in ipairs{"new", "init", "_init", "__init"} do
-    local f = rawget(found, name)
-    local doc = type(f) == "function" and docs.of_function(f, typed:match("[%w_]+$"), files_of(owner))
-    if doc and doc.documented then
-      return render(doc.arguments and signature(typed, doc.arguments, false) or typed, doc, width)
-    end
-  end
-  local call = rawget(meta, "__call")
-  return type(call) == "function" and function_help(typed, call, owner, width) or nil
 end
 
 local PROMPT = {
@@ -270,21 +278,26 @@ function help.about(path, session, width)
     return text or op or path .. "\n  a function of Lua itself or written in C; there is no text about it"
   end
   local meta = debug.getmetatable(value)
-  local is_class = kind == "table" and type(meta) == "table" and rawget(meta, "__call")
-  if is_class and not module_of(value) then
-    local text = class_help(path, value, owner, width)
-    if text then return text end
+  if is_class(value) and not module_of(value) then
+    local doc = class_doc(word, value, owner)
+    if doc then return render(doc.arguments and signature(path, doc.arguments, false) or path, doc, width) end
   end
   if kind == "table" and meta == nil and not module_of(value) then return path .. ": a table\n" .. pretty.text(value, width) end
   if kind == "table" and module_of(value) then return module_help(path, value, core, width) end
   if kind == "table" or kind == "userdata" then
-    local shown = tostring(value)
-    local head = shown:match("\n(%[[^\n]*%])$") or shown:match("^[^\n]*")
     if kind == "userdata" then
+      local shown = tostring(value)
       local names = complete.fields(value, ":", "")
-      return path .. ": " .. head .. "\nmethods (? " .. path .. ":name tells about one):\n" .. complete.columns(names, width)
+      return path .. ": " .. (shown:match("(%[[^\n]*%])$") or shown:match("^[^\n]*")) .. "\nmethods (? " .. path .. ":name tells about one):\n"
+        .. complete.columns(names, width)
     end
-    return path .. ": " .. head .. "\n" .. list_members(":", value, core, width)
+    -- An object: itself, what its class says, its methods.
+    local class = type(meta) == "table" and rawget(meta, "__index")
+    local doc = is_class(class) and class_doc(rawget(class, "_name") or word, class, nil)
+    local head = path .. ": " .. pretty.text(value, width)
+    if doc then head = head .. "\n" .. wrap(doc.text, "  ", width) end
+    local list = list_members(":", value, core, width)
+    return list == "" and head or head .. "\nmethods (? " .. path .. ":name tells about one):\n" .. list
   end
   return path .. ": a " .. kind .. " value, " .. tostring(value)
 end

@@ -19,12 +19,16 @@ end
 
 local function is_name(key) return type(key) == "string" and key:find("^[%a_][%w_]*$") and not lexer.KEYWORDS[key] end
 
--- What stands for an object inside a table: its one line; of a tensor the last one, which holds dtype and shape.
+-- What stands for an object inside a table: its one line; of a tensor the last one, which holds dtype and shape, of other objects the first.
 local function brief(value)
   local text = tostring(value)
   if not text:find("\n", 1, true) then return text end
-  local last = text:match("\n(%[[^\n]*%])$")
-  return last or text:match("^[^\n]*") .. " ..."
+  if type(value) == "userdata" then
+    local last = text:match("\n(%[[^\n]*%])$")
+    if last then return last end
+  end
+  local first, second = text:match("^([^\n]*)\n([^\n]*)$")
+  return first and first .. " " .. second or text:match("^[^\n]*") .. " ..."
 end
 
 local function has_tostring(value)
