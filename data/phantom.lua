@@ -26,12 +26,21 @@
 -- As a script it writes a set as a user's own data looks like: `./unic data/phantom.lua --out DIR --studies N --seed S`.
 -- @module unic.datasets.phantom
 
+local MODULE = "unic.datasets.phantom"
+
+-- As a script: `require` hands a file its module's name, the launcher hands it the options. The script loads the module by that name,
+-- once the library has said where its files are, and leaves the rest to it.
+if (...) ~= MODULE and arg and tostring(arg[0]):match("phantom%.lua$") then
+  require "unic"
+  return require("unic.datasets.phantom.write").main(require(MODULE), arg)
+end
+
 local ffi = require "ffi"
 local study = require "unic.datasets.phantom.study"
 local draw = require "unic.datasets.phantom.draw"
 local report = require "unic.datasets.phantom.report"
+local nearest = require("unic.datasets.phantom.names").hint
 
-local MODULE = "unic.datasets.phantom"
 local folder = debug.getinfo(1, "S").source:match("^@(.*)phantom%.lua$") or "data/"
 
 local phantom = {
@@ -52,30 +61,6 @@ local DEFAULTS = {split = "train", size = 64, seed = 0, languages = "both", stud
 -- Raise at the line that called the public function.
 local function fail(format, ...)
   error(("[phantom] " .. format):format(...), 3)
-end
-
--- Edits that turn a into b: how far a misspelt name is from a known one.
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local diagonal
-    diagonal, row[0] = row[0], i
-    for j = 1, #b do
-      local cost = a:byte(i) == b:byte(j) and 0 or 1
-      diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
-    end
-  end
-  return row[#b]
-end
-
-local function nearest(name, known)
-  local best, far = nil, 4
-  for word in pairs(known) do
-    local d = distance(tostring(name), word)
-    if d < far or (d == far and best and word < best) then best, far = word, d end
-  end
-  return best and (", did you mean '" .. best .. "'?") or ""
 end
 
 local function whole(value, low)
@@ -281,11 +266,6 @@ end
 -- @return a list of tokens
 function phantom.vocabulary()
   return report.vocabulary()
-end
-
--- The loader hands the module's name to a required file; a script gets its options, or nothing.
-if (...) ~= MODULE and arg and tostring(arg[0]):match("phantom%.lua$") then
-  require("unic.datasets.phantom.write").main(phantom, arg)
 end
 
 return phantom

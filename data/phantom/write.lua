@@ -2,6 +2,7 @@
 -- @module unic.datasets.phantom.write
 
 local ffi = require "ffi"
+local hint = require("unic.datasets.phantom.names").hint
 
 local write = {}
 
@@ -121,6 +122,8 @@ DIR/data.csv (image, report, language, patient, split, labels, sex, age, site). 
   --tables          write data/prompts/phantom.csv and data/phantom/vocab.txt anew from the grammars
 ]]
 
+local OPTIONS = {out = true, studies = true, seed = true, size = true, languages = true, tables = true, help = true}
+
 local function wrong_use(format, ...)
   io.stderr:write("phantom: ", format:format(...), "; --help lists the options\n")
   os.exit(2, true)
@@ -138,7 +141,7 @@ function write.main(phantom, words)
       return
     elseif name == "tables" then
       options.tables = true
-    elseif name == "out" or name == "studies" or name == "seed" or name == "size" or name == "languages" then
+    elseif OPTIONS[name] then
       if not value then
         k = k + 1
         value = words[k]
@@ -149,7 +152,7 @@ function write.main(phantom, words)
       end
       options[name] = value
     else
-      wrong_use("unknown option '%s'", words[k])
+      wrong_use("unknown option '%s'%s", words[k], name and hint(name, OPTIONS, "--") or "")
     end
     k = k + 1
   end
