@@ -78,6 +78,7 @@ function repl.start(options)
   local function complain(report)
     failed = true
     io.stdout:flush()
+    if on_keyboard and traceback.is_interrupt(report) then io.stderr:write("\n") end   -- the terminal has just echoed ^C
     local sentence, rest = report:match("^([^\n]*)(.*)$")
     io.stderr:write(paint_error("error", sentence), rest, "\n")
   end

@@ -4,7 +4,7 @@ local lexer = require "unic.repl.lexer"
 
 local complete = {}
 
-local LISTED = 120   -- names shown at most
+local LISTED = 300   -- names shown at most
 
 -- The values behind the fields and methods of an object, by name: its own fields, then what its metatable leads to.
 local function members(object)

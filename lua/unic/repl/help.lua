@@ -80,7 +80,19 @@ local function module_of(value)
   end
 end
 
-local function file_of_module(name) return name and package.searchpath(name, package.path) end
+-- The file of a module. Those of models/ and data/ are not on package.path; there one of the module's own functions tells.
+local function file_of_module(name)
+  if not name then return nil end
+  local path = package.searchpath(name, package.path)
+  if path then return path end
+  local stem = "/" .. name:match("[^.]+$")
+  for _, value in pairs(type(package.loaded[name]) == "table" and package.loaded[name] or {}) do
+    local source = type(value) == "function" and debug.getinfo(value, "S").source or ""
+    if source:sub(1, 1) == "@" and (source:sub(-#stem - 4) == stem .. ".lua" or source:sub(-#stem - 9) == stem .. "/init.lua") then
+      return source:sub(2)
+    end
+  end
+end
 
 -- Where the names of an object may be documented: the file of the module it is, or, for a tensor and for what unic takes over from there,
 -- lua/unic/tensor.lua.
@@ -212,7 +224,10 @@ local function resolve(path, session)
       owner = value
       if value == nil then return nil end
       local ok, field = pcall(function() return value[name] end)
-      if not ok or field == nil then field = complete.members(value)[name] end
+      if not ok or field == nil then
+        field = complete.members(value)[name]
+        if field == true then field = nil end   -- announced, but it does not load
+      end
       local module = field == nil and type(value) == "table" and module_of(value)
       if module and package.searchpath(module .. "." .. name, package.path) then   -- a part of the library that is not loaded yet
         local loaded, part = pcall(require, module .. "." .. name)

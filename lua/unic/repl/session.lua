@@ -42,6 +42,7 @@ local function folder_table(entry)
   return setmetatable({}, {
     __index = function(t, name)
       if not files[name] then return nil end
+      require "unic"   -- it knows where these modules are
       local module = require(entry[1] .. name)
       rawset(t, name, module)
       return module
