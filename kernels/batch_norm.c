@@ -1,0 +1,623 @@
+/* batch_norm: y = relu?((x - mean_c) rstd_c weight_c + bias_c + residual?) over all but the channels.
+ *
+ * Shapes: x, residual, y [N,C] or [N,C,H,W]; weight, bias, running_mean, running_var, mean, rstd [C]. R = N H W rows of C channels.
+ * training: mean and (biased) variance of x; running_mean and running_var (unbiased) move by `momentum`. Otherwise the running ones normalise.
+ * Saved: x, weight, bias, mean, rstd, and a bit mask of the ReLU where a residual makes recomputing it from x impossible (1/32 of an f32
+ * activation; without a residual the mask is recomputed from x). Gradients: with g = the sum of dy's addends where the ReLU let through,
+ *   dresidual = g, dbias = sum g, dweight = rstd sum g (x - mean), dx = weight rstd (g - dbias/R - (x - mean) rstd dweight/R).
+ * Bits: any_threads. Rows are cut into fixed chunks with one partial result each, joined in order in f64. A chunk's statistics are taken about
+ * the mean of its first rows (at least a 128th of the chunk), so that neither a large mean nor an outlier costs digits, and joined by the rule
+ * of Chan, Golub and LeVeque (1983).
+ *
+ * Memory is channels-last or channels in blocks of 8 or 16. Work goes by tiles of up to 8 rows x 128 channels: short enough that the 8 rows
+ * stream side by side, long enough that per-channel sums are rarely stored. Everything is memory-bound.
+ *
+ * Over 500 lines: five loops, the kernels around them and the plain f64 form belong to one op. */
+#include "channels.h"
+
+enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRAINING, MOMENTUM, EPS, RELU };
+enum { Y, MEAN, RSTD, MASK };
+
+enum { ROWS = 8, TILE = UNIC_CHANNELS, PAD = UNIC_CHANNELS_PAD };   /* rows and channels of a tile */
+
+struct work {
+  int64_t channels, padded;          /* C, and C rounded up to PAD */
+  int64_t pixels, groups;            /* rows of a plane; groups of up to ROWS rows in it */
+  int64_t all, chunk;                /* groups altogether and per chunk */
+  int64_t width;                     /* channels of a tile */
+  bool rows_first;                   /* order inside a chunk: all tiles of a row before the next row (channels-last), or the other way round */
+  bool relu, masked, accumulate, accumulate_residual;
+  unic_place x, residual, y, dy, dy2, dx, dresidual;
+  float *partial;                    /* [chunks][3][padded] */
+  const float *mean, *scale, *bias;  /* [padded] */
+  const float *mean_g, *mean_gx;     /* what is taken from g: mean_g + (x - mean) mean_gx */
+  uint8_t *mask;                     /* [all][padded]: bit r of a byte belongs to row r of the group */
+  /* join */
+  double rows;
+  const float *weight;
+  float *joined;                     /* [2][padded] */
+  bool backward;
+};
+
+#if UNIC_LOOPS
+
+struct tile { int64_t plane, pixel, channel, group; int rows, width; };
+struct rows { const float *p; int64_t stride; };
+typedef float tile_buffer[ROWS * TILE];
+
+static inline int64_t where(const unic_place *a, const struct tile *t) { return unic_place_at(a, t->plane, t->pixel, t->channel); }
+
+/* A tile as rows of whole vectors of floats: in place, or converted and padded with zeros into the buffer. */
+static inline struct rows tile_load(const unic_place *a, const struct tile *t, float *restrict buffer) {
+  int64_t at = where(a, t);
+  if (a->dtype == UNIC_F32 && t->width % LANES == 0) return (struct rows){(const float *)a->data + at, a->pixel};
+  for (int r = 0; r < t->rows; r++) unic_channels_load(a, at + r * a->pixel, t->width, buffer + r * TILE);
+  return (struct rows){buffer, TILE};
+}
+
+/* Where to write a tile that tile_store will bring to its place. */
+static inline struct rows tile_place(const unic_place *a, const struct tile *t, float *buffer, bool accumulate) {
+  if (a->dtype == UNIC_F32 && t->width % LANES == 0 && !accumulate) return (struct rows){(const float *)a->data + where(a, t), a->pixel};
+  return (struct rows){buffer, TILE};
+}
+static inline void tile_store(const unic_place *a, const struct tile *t, const float *buffer, struct rows from, bool accumulate) {
+  if (from.p != buffer) return;
+  int64_t at = where(a, t);
+  for (int r = 0; r < t->rows; r++) unic_row_put(a->data, a->dtype, at + r * a->pixel, t->width, buffer + r * TILE, accumulate);
+}
+
+typedef void visitor(const struct work *w, const struct tile *t, float *partial, bool first);
+
+/* Every tile of the groups begin .. end-1. */
+static inline __attribute__((always_inline)) void each_tile(const struct work *w, int64_t begin, int64_t end, visitor *visit) {
+  float *partial = w->partial ? w->partial + begin / w->chunk * 3 * w->padded : NULL;
+  int64_t tiles = (w->channels + w->width - 1) / w->width;
+  for (int64_t g = begin; g < end;) {
+    int64_t plane = g / w->groups, last = (plane + 1) * w->groups, n = (last < end ? last : end) - g;
+    for (int64_t i = 0; i < n * tiles; i++) {
+      int64_t group = g + (w->rows_first ? i / tiles : i % n), channel = (w->rows_first ? i % tiles : i / n) * w->width;
+      struct tile t = {.plane = plane, .pixel = (group - plane * w->groups) * ROWS, .channel = channel, .group = group};
+      t.rows = (int)(w->pixels - t.pixel < ROWS ? w->pixels - t.pixel : ROWS);
+      t.width = (int)(w->channels - channel < w->width ? w->channels - channel : w->width);
+      visit(w, &t, partial, group == begin);
+    }
+    g += n;
+  }
+}
+
+/* Forward sums: per channel a pivot (the mean of the chunk's first rows) and the first two moments about it. */
+static inline __attribute__((always_inline)) void moments(const struct work *w, const struct tile *t, float *partial, bool first, int rows) {
+  tile_buffer buffer;
+  struct rows x = tile_load(&w->x, t, buffer);
+  float *pivot = partial + t->channel, *s1 = pivot + w->padded, *s2 = s1 + w->padded;
+  for (int c = 0; c < t->width; c += LANES) {
+    vf p, a, b;
+    if (first) {
+      p = (vf){0};
+      for (int r = 0; r < rows; r++) p += vf_load(x.p + r * x.stride + c);
+      p *= 1.0f / (float)rows;
+      vf_store(pivot + c, p);
+      a = b = (vf){0};
+    } else {
+      p = vf_load(pivot + c);
+      a = vf_load(s1 + c);
+      b = vf_load(s2 + c);
+    }
+    for (int r = 0; r < rows; r++) {
+      vf d = vf_load(x.p + r * x.stride + c) - p;
+      a += d;
+      b += d * d;
+    }
+    vf_store(s1 + c, a);
+    vf_store(s2 + c, b);
+  }
+}
+
+static inline __attribute__((always_inline)) void visit_moments(const struct work *w, const struct tile *t, float *partial, bool first) {
+  if (t->rows == ROWS) moments(w, t, partial, first, ROWS);
+  else moments(w, t, partial, first, t->rows);
+}
+
+UNIC_LOOP(batch_norm_moments) {
+  const struct work *w = context;
+  each_tile(w, begin, end, visit_moments);
+}
+
+/* y, and the mask where backward needs one. NaN passes the ReLU, as everywhere. */
+static inline __attribute__((always_inline)) void normalise(const struct work *w, const struct tile *t, int rows, bool residual, bool relu, bool masked) {
+  tile_buffer x_buffer, residual_buffer, y_buffer;
+  struct rows x = tile_load(&w->x, t, x_buffer), e = {0}, y = tile_place(&w->y, t, y_buffer, false);
+  if (residual) e = tile_load(&w->residual, t, residual_buffer);
+  float *to = (float *)(uintptr_t)y.p;
+  const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
+  for (int c = 0; c < t->width; c += LANES) {
+    vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c);
+    vi bits = {0};
+    for (int r = 0; r < rows; r++) {
+      vf z = (vf_load(x.p + r * x.stride + c) - m) * s + b;
+      if (residual) z += vf_load(e.p + r * e.stride + c);
+      if (relu) {
+        vi open = ~(z <= 0);
+        z = vf_keep(open, z);
+        if (masked) bits |= open & (1 << r);
+      }
+      vf_store(to + r * y.stride + c, z);
+    }
+    if (masked) vi_store_bytes(w->mask + t->group * w->padded + t->channel + c, bits);
+  }
+  tile_store(&w->y, t, y_buffer, y, false);
+}
+
+static inline __attribute__((always_inline)) void visit_normalise(const struct work *w, const struct tile *t, float *partial, bool first) {
+  bool residual = w->residual.data != NULL;
+  if (t->rows < ROWS) normalise(w, t, t->rows, residual, w->relu, w->masked);
+  else if (!residual && !w->relu) normalise(w, t, ROWS, false, false, false);
+  else if (!residual) normalise(w, t, ROWS, false, true, false);
+  else if (!w->relu) normalise(w, t, ROWS, true, false, false);
+  else if (!w->masked) normalise(w, t, ROWS, true, true, false);
+  else normalise(w, t, ROWS, true, true, true);
+}
+
+UNIC_LOOP(batch_norm_normalise) {
+  const struct work *w = context;
+  each_tile(w, begin, end, visit_normalise);
+}
+
+/* g of one vector: the addends of dy where the ReLU let through. x centred is handed in and out because both passes need it. */
+static inline __attribute__((always_inline)) vf gate(vf g, vf centred, vf s, vf b, vi bits, int r, bool relu, bool masked) {
+  if (masked) return vf_keep((bits & (1 << r)) != 0, g);
+  if (relu) return vf_keep(~(centred * s + b <= 0), g);
+  return g;
+}
+
+/* Backward sums of g and g (x - mean); dresidual on the way. */
+static inline __attribute__((always_inline)) void gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first, int rows, bool two, bool relu, bool masked,
+                                                                bool residual) {
+  tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
+  struct rows x = tile_load(&w->x, t, x_buffer), dy = tile_load(&w->dy, t, dy_buffer), dy2 = {0}, out = {0};
+  if (two) dy2 = tile_load(&w->dy2, t, dy2_buffer);
+  if (residual) out = tile_place(&w->dresidual, t, out_buffer, w->accumulate_residual);
+  float *to = (float *)(uintptr_t)out.p, *s1 = partial + t->channel, *s2 = s1 + w->padded;
+  const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
+  for (int c = 0; c < t->width; c += LANES) {
+    vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c), a1 = {0}, a2 = {0};
+    vi bits = {0};
+    if (masked) bits = vi_of_bytes(w->mask + t->group * w->padded + t->channel + c);
+    for (int r = 0; r < rows; r++) {
+      vf centred = vf_load(x.p + r * x.stride + c) - m, g = vf_load(dy.p + r * dy.stride + c);
+      if (two) g += vf_load(dy2.p + r * dy2.stride + c);
+      g = gate(g, centred, s, b, bits, r, relu, masked);
+      if (residual) vf_store(to + r * out.stride + c, g);
+      a1 += g;
+      a2 += g * centred;
+    }
+    if (!first) {
+      a1 += vf_load(s1 + c);
+      a2 += vf_load(s2 + c);
+    }
+    vf_store(s1 + c, a1);
+    vf_store(s2 + c, a2);
+  }
+  if (residual) tile_store(&w->dresidual, t, out_buffer, out, w->accumulate_residual);
+}
+
+static inline __attribute__((always_inline)) void visit_gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first) {
+  bool two = w->dy2.data != NULL, residual = w->dresidual.data != NULL;
+  if (t->rows < ROWS) gradient_sums(w, t, partial, first, t->rows, two, w->relu, w->masked, residual);
+  else if (!w->relu && !residual && !two) gradient_sums(w, t, partial, first, ROWS, false, false, false, false);
+  else if (w->relu && !w->masked && !two && !residual) gradient_sums(w, t, partial, first, ROWS, false, true, false, false);
+  else if (w->masked && residual && two) gradient_sums(w, t, partial, first, ROWS, true, true, true, true);
+  else if (w->masked && residual) gradient_sums(w, t, partial, first, ROWS, false, true, true, true);
+  else gradient_sums(w, t, partial, first, ROWS, two, w->relu, w->masked, residual);
+}
+
+UNIC_LOOP(batch_norm_gradient_sums) {
+  const struct work *w = context;
+  each_tile(w, begin, end, visit_gradient_sums);
+}
+
+static inline __attribute__((always_inline)) void input_gradient(const struct work *w, const struct tile *t, int rows, bool two, bool relu, bool masked) {
+  tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
+  struct rows x = tile_load(&w->x, t, x_buffer), dy = tile_load(&w->dy, t, dy_buffer), dy2 = {0};
+  struct rows out = tile_place(&w->dx, t, out_buffer, w->accumulate);
+  if (two) dy2 = tile_load(&w->dy2, t, dy2_buffer);
+  float *to = (float *)(uintptr_t)out.p;
+  const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
+  const float *mean_g = w->mean_g + t->channel, *mean_gx = w->mean_gx + t->channel;
+  for (int c = 0; c < t->width; c += LANES) {
+    vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c), m1 = vf_load(mean_g + c), m2 = vf_load(mean_gx + c);
+    vi bits = {0};
+    if (masked) bits = vi_of_bytes(w->mask + t->group * w->padded + t->channel + c);
+    for (int r = 0; r < rows; r++) {
+      vf centred = vf_load(x.p + r * x.stride + c) - m, g = vf_load(dy.p + r * dy.stride + c);
+      if (two) g += vf_load(dy2.p + r * dy2.stride + c);
+      g = gate(g, centred, s, b, bits, r, relu, masked);
+      vf_store(to + r * out.stride + c, (g - m1 - centred * m2) * s);
+    }
+  }
+  tile_store(&w->dx, t, out_buffer, out, w->accumulate);
+}
+
+static inline __attribute__((always_inline)) void visit_input_gradient(const struct work *w, const struct tile *t, float *partial, bool first) {
+  bool two = w->dy2.data != NULL;
+  if (t->rows < ROWS) input_gradient(w, t, t->rows, two, w->relu, w->masked);
+  else if (!w->relu && !two) input_gradient(w, t, ROWS, false, false, false);
+  else if (w->relu && !w->masked && !two) input_gradient(w, t, ROWS, false, true, false);
+  else if (w->masked && !two) input_gradient(w, t, ROWS, false, true, true);
+  else input_gradient(w, t, ROWS, two, w->relu, w->masked);
+}
+
+UNIC_LOOP(batch_norm_input_gradient) {
+  const struct work *w = context;
+  each_tile(w, begin, end, visit_input_gradient);
+}
+
+/* Rows in the groups begin .. end-1. */
+static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) {
+  int64_t first = begin / w->groups, last = end / w->groups;
+  return (last * w->pixels + (end - last * w->groups) * ROWS) - (first * w->pixels + (begin - first * w->groups) * ROWS);
+}
+
+/* Join the chunks' partial results of channels begin .. end-1 into joined[0] and joined[1]: mean and biased variance, or the two sums. */
+UNIC_LOOP(batch_norm_join) {
+  const struct work *w = context;
+  double a[PAD], b[PAD];
+  for (int64_t from = begin; from < end; from += PAD) {
+    for (int i = 0; i < PAD; i++) a[i] = b[i] = 0;
+    double count = 0;
+    for (int64_t g = 0; g < w->all; g += w->chunk) {
+      const float *restrict p = w->partial + g / w->chunk * 3 * w->padded + from;
+      const float *restrict q = p + w->padded, *restrict s = q + w->padded;
+      if (w->backward) {
+        for (int i = 0; i < PAD; i++) { a[i] += (double)p[i]; b[i] += (double)q[i]; }
+        continue;
+      }
+      double n = (double)rows_of(w, g, g + w->chunk < w->all ? g + w->chunk : w->all), total = count + n, part = n / total, cross = count * part;
+      for (int i = 0; i < PAD; i++) {
+        double mean = (double)p[i] + (double)q[i] / n, m2 = (double)s[i] - (double)q[i] * (double)q[i] / n, d = mean - a[i];
+        a[i] += d * part;
+        b[i] += m2 + d * d * cross;
+      }
+      count = total;
+    }
+    for (int i = 0; i < PAD; i++) {
+      w->joined[from + i] = (float)a[i];
+      w->joined[w->padded + from + i] = (float)(w->backward ? b[i] : b[i] > 0 ? b[i] / w->rows : b[i] != b[i] ? b[i] : 0.0);
+    }
+  }
+}
+
+#else
+
+UNIC_LOOP_TABLE(batch_norm_moments);
+UNIC_LOOP_TABLE(batch_norm_normalise);
+UNIC_LOOP_TABLE(batch_norm_gradient_sums);
+UNIC_LOOP_TABLE(batch_norm_input_gradient);
+UNIC_LOOP_TABLE(batch_norm_join);
+
+/* ---------------------------------------------------------------- shapes */
+
+static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Blocks of 8 may be narrower than a vector, which then reaches into the next block (written later) or, after the last one, into the padding. */
+static int64_t padded_channels(int64_t channels, bool blocked) { return up(channels, PAD) + (blocked ? PAD : 0); }
+
+/* Planes, pixels of a plane, groups of rows. Channels-last memory is one plane of all rows; blocked memory has a plane per image. */
+static void rows_shape(int64_t n, int64_t pixels, bool blocked, int64_t *planes, int64_t *per_plane, int64_t *groups) {
+  *planes = blocked ? n : 1;
+  *per_plane = blocked ? pixels : n * pixels;
+  *groups = (*per_plane + ROWS - 1) / ROWS;
+}
+
+static unic_status batch_norm_shape(unic_call *c) {
+  const unic_tensor *x = c->in[X], *residual = c->in[RESIDUAL];
+  char text[256], want[256];
+  if (x->ndim != 2 && x->ndim != 4) return unic_fail_arg(c, X, "%s was given, expected [N, C] or [N, C, H, W]", unic_tensor_describe(x, text, sizeof text));
+  int64_t channels = x->shape[1], pixels = x->ndim == 4 ? x->shape[2] * x->shape[3] : 1;
+  for (int i = WEIGHT; i <= RUNNING_VAR; i++) {
+    const unic_tensor *t = c->in[i];
+    if (t && t->shape[0] != channels)
+      return unic_fail_arg(c, i, "%s was given, expected [%lld], one value per channel of 'x'", unic_tensor_describe(t, text, sizeof text), (long long)channels);
+  }
+  if (residual && (residual->ndim != x->ndim || memcmp(residual->shape, x->shape, x->ndim * sizeof *x->shape) != 0))
+    return unic_fail_arg(c, RESIDUAL, "%s was given, expected the shape of 'x', %s", unic_tensor_describe(residual, text, sizeof text),
+                         unic_shape_describe(x->ndim, x->shape, want, sizeof want));
+  bool training = c->arg[TRAINING].integer;
+  if (training && x->shape[0] * pixels == 1)
+    return unic_fail_arg(c, X, "%s was given, expected more than 1 value per channel when training", unic_tensor_describe(x, text, sizeof text));
+  for (int i = RUNNING_MEAN; i <= RUNNING_VAR; i++) {
+    if (!training && !c->in[i]) return unic_fail_arg(c, i, "it is missing, expected the running statistics when training = false");
+    if (training && !c->in[i] != !c->in[RUNNING_MEAN + RUNNING_VAR - i]) return unic_fail_arg(c, i, "it is missing, expected both running statistics or neither");
+  }
+  if (!(c->arg[EPS].number >= 0)) return unic_fail_arg(c, EPS, "%g was given, expected at least 0", c->arg[EPS].number);
+  if (!(c->arg[MOMENTUM].number >= 0 && c->arg[MOMENTUM].number <= 1)) return unic_fail_arg(c, MOMENTUM, "%g was given, expected 0 to 1", c->arg[MOMENTUM].number);
+
+  unic_dtype wide = unic_dtype_wide(c->type);
+  unic_out(c, Y, c->type, x->ndim, x->shape);
+  if (x->ndim == 4) c->out[Y].layout = x->block ? UNIC_BLOCKED : UNIC_CHANNELS_LAST;
+  c->out[Y].block = x->block;
+  unic_out(c, MEAN, wide, 1, &channels);
+  unic_out(c, RSTD, wide, 1, &channels);
+  bool blocked = x->block || (residual && residual->block);
+  int64_t mask[2] = {0, padded_channels(channels, blocked)}, planes, per_plane, groups;
+  rows_shape(x->shape[0], pixels, blocked, &planes, &per_plane, &groups);
+  if (c->type == UNIC_F64) {   /* the plain form keeps a byte per element */
+    mask[0] = c->arg[RELU].integer ? x->shape[0] * pixels : 0;
+    mask[1] = channels;
+  } else if (c->arg[RELU].integer && residual) {
+    mask[0] = planes * groups;
+  }
+  unic_out(c, MASK, UNIC_U8, 2, mask);
+  return UNIC_OK;
+}
+
+/* ---------------------------------------------------------------- plan */
+
+/* Scratch: floats. [scale][bias][mean][mean_g][mean_gx][joined 2] of `padded` each, then the chunks' partial results. */
+enum { ARRAYS = 7 };
+
+struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width; bool blocked; };
+
+static void describe(const unic_kernel *k, struct plan *p) {
+  const unic_view *x = &k->in[X];
+  int64_t channels = x->shape[1];
+  int block = x->block;
+  if (k->in[RESIDUAL].present && k->in[RESIDUAL].block) block = k->in[RESIDUAL].block;
+  p->blocked = block > 0;
+  rows_shape(x->shape[0], x->ndim == 4 ? x->shape[2] * x->shape[3] : 1, p->blocked, &p->planes, &p->pixels, &p->groups);
+  p->all = p->planes * p->groups;
+  p->padded = padded_channels(channels, p->blocked);
+  p->width = block ? block : unic_channels_width(x);
+  /* About 128 KB of f32 per chunk, so that a chunk's partial results are small beside it; at most 1024 rows, for the accuracy of the pivot. */
+  p->chunk = 4096 / (channels > 0 ? channels : 1);
+  p->chunk = p->chunk < 4 ? 4 : p->chunk > 128 ? 128 : p->chunk;
+  p->chunks = (p->all + p->chunk - 1) / p->chunk;
+}
+
+static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
+  if (k->type == UNIC_F64) return UNIC_OK;
+  struct plan *p = unic_new(sizeof *p);
+  if (!p) return UNIC_MEMORY;
+  describe(k, p);
+  out->data = p;
+  out->free = unic_delete;
+  out->scratch = (ARRAYS + 3 * p->chunks) * p->padded * (int64_t)sizeof(float);
+  return UNIC_OK;
+}
+
+/* ---------------------------------------------------------------- fast forms */
+
+static struct work work_of(const unic_kernel *k, const struct plan *p) {
+  return (struct work){.channels = k->in[X].shape[1], .padded = p->padded, .pixels = p->pixels, .groups = p->groups, .all = p->all, .chunk = p->chunk,
+                       .width = p->width, .rows_first = !p->blocked, .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels),
+                       .rows = (double)(p->planes * p->pixels)};
+}
+
+static void fill(float *to, const void *from, bool present, float otherwise, int64_t n, int64_t padded) {
+  for (int64_t c = 0; c < padded; c++) to[c] = c < n && present ? ((const float *)from)[c] : otherwise;
+}
+
+static unic_status batch_norm_forward(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  int64_t channels = k->in[X].shape[1], padded = p->padded;
+  struct work w = work_of(k, p);
+  float *scale = k->scratch, *bias = scale + padded, *mean = bias + padded, *joined = mean + 3 * padded;
+  float *mean_out = k->out[MEAN].data, *rstd_out = k->out[RSTD].data;
+  const float *weight = k->in[WEIGHT].data;
+  float *running_mean = k->in[RUNNING_MEAN].data, *running_var = k->in[RUNNING_VAR].data;
+  bool training = k->arg[TRAINING].integer;
+  double eps = k->arg[EPS].number, momentum = k->arg[MOMENTUM].number, unbiased = w.rows > 1 ? w.rows / (w.rows - 1) : 1;
+  for (int64_t c = 0; c < 2 * padded; c++) joined[c] = 0;
+  if (training && k->in[X].numel > 0) {
+    w.partial = joined + 2 * padded;
+    w.joined = joined;
+    UNIC_RUN(batch_norm_moments, p->all, p->chunk, &w);
+    UNIC_RUN(batch_norm_join, padded, 64, &w);
+    w.partial = NULL;
+    for (int64_t c = 0; c < channels; c++) {
+      if (!k->in[RUNNING_MEAN].present) break;
+      running_mean[c] = (float)((1 - momentum) * (double)running_mean[c] + momentum * (double)joined[c]);
+      running_var[c] = (float)((1 - momentum) * (double)running_var[c] + momentum * unbiased * (double)joined[padded + c]);
+    }
+  } else if (!training) {
+    fill(joined, running_mean, true, 0, channels, padded);
+    fill(joined + padded, running_var, true, 0, channels, padded);
+  }
+  fill(bias, k->in[BIAS].data, k->in[BIAS].present, 0, channels, padded);
+  for (int64_t c = 0; c < padded; c++) {
+    float rstd = (float)(1 / sqrt((double)joined[padded + c] + eps));
+    mean[c] = joined[c];
+    scale[c] = c < channels ? (weight ? weight[c] * rstd : rstd) : 0;
+    if (c < channels && mean_out) mean_out[c] = mean[c];
+    if (c < channels && rstd_out) rstd_out[c] = rstd;
+  }
+  w.mean = mean;
+  w.scale = scale;
+  w.bias = bias;
+  w.y = unic_place_of(&k->out[Y], p->pixels);
+  if (k->in[RESIDUAL].present) w.residual = unic_place_of(&k->in[RESIDUAL], p->pixels);
+  w.mask = k->out[MASK].data;
+  w.masked = w.relu && k->in[RESIDUAL].present && k->grad;
+  if (k->in[X].numel > 0) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
+  return UNIC_OK;
+}
+
+static unic_status batch_norm_backward(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  int64_t channels = k->in[X].shape[1], padded = p->padded;
+  struct work w = work_of(k, p);
+  float *scale = k->scratch, *bias = scale + padded, *mean = bias + padded, *mean_g = mean + padded, *mean_gx = mean_g + padded, *joined = mean_gx + padded;
+  const float *weight = k->in[WEIGHT].data, *rstd = k->out[RSTD].data;
+  float *dweight = k->din[WEIGHT].data, *dbias = k->din[BIAS].data;
+  bool training = k->arg[TRAINING].integer, want_x = k->din[X].present, want_residual = k->din[RESIDUAL].present;
+  bool some = k->in[X].numel > 0 && k->dout[Y].data;
+  for (int64_t c = 0; c < padded; c++) {
+    mean[c] = c < channels ? ((const float *)k->out[MEAN].data)[c] : 0;
+    scale[c] = c < channels ? (weight ? weight[c] * rstd[c] : rstd[c]) : 0;
+    mean_g[c] = mean_gx[c] = joined[c] = joined[padded + c] = 0;
+  }
+  fill(bias, k->in[BIAS].data, k->in[BIAS].present, 0, channels, padded);
+  w.mean = mean;
+  w.scale = scale;
+  w.bias = bias;
+  w.mean_g = mean_g;
+  w.mean_gx = mean_gx;
+  w.backward = true;
+  if (some) {
+    w.dy = unic_place_of(&k->dout[Y], p->pixels);
+    if (k->dout2[Y].data) w.dy2 = unic_place_of(&k->dout2[Y], p->pixels);
+    w.mask = k->out[MASK].data;
+    w.masked = w.relu && k->in[RESIDUAL].present;
+  }
+  if (some && (dweight || dbias || want_residual || (training && want_x))) {
+    w.partial = joined + 2 * padded;
+    w.joined = joined;
+    if (want_residual) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
+    w.accumulate_residual = k->accumulate[RESIDUAL];
+    UNIC_RUN(batch_norm_gradient_sums, p->all, p->chunk, &w);
+    UNIC_RUN(batch_norm_join, padded, 64, &w);
+    w.partial = NULL;
+    if (want_residual && k->din[RESIDUAL].dtype == UNIC_F32 && !k->accumulate[RESIDUAL]) {
+      /* dresidual is g: the second pass reads it instead of the addends and the mask. */
+      w.dy = w.dresidual;
+      w.dy2.data = NULL;
+      w.relu = w.masked = false;
+    }
+    w.dresidual.data = NULL;
+  }
+  for (int64_t c = 0; c < channels; c++) {
+    float sum_g = joined[c], sum_gx = joined[padded + c];
+    if (dbias) dbias[c] = (k->accumulate[BIAS] ? dbias[c] : 0) + sum_g;
+    if (dweight) dweight[c] = (k->accumulate[WEIGHT] ? dweight[c] : 0) + rstd[c] * sum_gx;
+    if (training && some) {
+      mean_g[c] = (float)((double)sum_g / w.rows);
+      mean_gx[c] = (float)((double)sum_gx / w.rows * (double)rstd[c] * (double)rstd[c]);
+    }
+  }
+  if (want_x && some) {
+    w.dx = unic_place_of(&k->din[X], p->pixels);
+    w.accumulate = k->accumulate[X];
+    UNIC_RUN(batch_norm_input_gradient, p->all, p->chunk, &w);
+  }
+  for (int i = X; i <= RESIDUAL && !some; i += RESIDUAL - X)
+    if (k->din[i].present && !k->accumulate[i]) memset(k->din[i].data, 0, (size_t)(k->din[i].numel * unic_dtype_size(k->type)));
+  return UNIC_OK;
+}
+
+/* ---------------------------------------------------------------- the f64 form */
+
+static int64_t element(const unic_view *v, int64_t n, int64_t c, int64_t p) {
+  int64_t at = n * v->stride[0] + c * v->stride[1];
+  return v->ndim == 4 ? at + p / v->shape[3] * v->stride[2] + p % v->shape[3] * v->stride[3] : at;
+}
+
+static int64_t pixels_of(const unic_view *v) { return v->ndim == 4 ? v->shape[2] * v->shape[3] : 1; }
+
+/* Value before the ReLU. */
+static double before_relu(const unic_kernel *k, int64_t n, int64_t c, int64_t p, double mean, double rstd) {
+  const double *w = k->in[WEIGHT].data, *b = k->in[BIAS].data;
+  double z = (((const double *)k->in[X].data)[element(&k->in[X], n, c, p)] - mean) * rstd * (w ? w[c] : 1) + (b ? b[c] : 0);
+  if (k->in[RESIDUAL].present) z += ((const double *)k->in[RESIDUAL].data)[element(&k->in[RESIDUAL], n, c, p)];
+  return z;
+}
+
+static unic_status batch_norm_reference(const unic_kernel *k) {
+  const unic_view *x = &k->in[X];
+  int64_t images = x->shape[0], pixels = pixels_of(x), rows = images * pixels;
+  double momentum = k->arg[MOMENTUM].number;
+  for (int64_t c = 0; c < x->shape[1]; c++) {
+    double mean = 0, var = 0, *running_mean = k->in[RUNNING_MEAN].data, *running_var = k->in[RUNNING_VAR].data;
+    if (k->arg[TRAINING].integer) {
+      for (int64_t i = 0; i < rows; i++) mean += ((const double *)x->data)[element(x, i / pixels, c, i % pixels)];
+      mean = rows ? mean / (double)rows : 0;
+      for (int64_t i = 0; i < rows; i++) {
+        double d = ((const double *)x->data)[element(x, i / pixels, c, i % pixels)] - mean;
+        var += d * d;
+      }
+      if (running_mean && rows) {
+        running_mean[c] += momentum * (mean - running_mean[c]);
+        running_var[c] += momentum * (var / (double)(rows > 1 ? rows - 1 : 1) - running_var[c]);
+      }
+      var = rows ? var / (double)rows : 0;
+    } else {
+      mean = running_mean[c];
+      var = running_var[c];
+    }
+    double rstd = 1 / sqrt(var + k->arg[EPS].number);
+    if (k->out[MEAN].data) ((double *)k->out[MEAN].data)[c] = mean;
+    if (k->out[RSTD].data) ((double *)k->out[RSTD].data)[c] = rstd;
+    for (int64_t i = 0; i < rows; i++) {
+      double z = before_relu(k, i / pixels, c, i % pixels, mean, rstd);
+      bool shut = k->arg[RELU].integer && z <= 0;
+      ((double *)k->out[Y].data)[element(&k->out[Y], i / pixels, c, i % pixels)] = shut ? 0 : z;
+      if (k->out[MASK].data && k->arg[RELU].integer) ((uint8_t *)k->out[MASK].data)[i * x->shape[1] + c] = !shut;
+    }
+  }
+  return UNIC_OK;
+}
+
+static unic_status batch_norm_reference_backward(const unic_kernel *k) {
+  const unic_view *x = &k->in[X], *dy = &k->dout[Y], *dy2 = &k->dout2[Y];
+  int64_t images = x->shape[0], pixels = pixels_of(x), rows = images * pixels;
+  const double *weight = k->in[WEIGHT].data;
+  const uint8_t *mask = k->arg[RELU].integer ? k->out[MASK].data : NULL;
+  for (int64_t c = 0; c < x->shape[1]; c++) {
+    double mean = ((const double *)k->out[MEAN].data)[c], rstd = ((const double *)k->out[RSTD].data)[c], sum = 0, sum_x = 0;
+    for (int pass = 0; pass < 2; pass++) {
+      for (int64_t i = 0; i < rows; i++) {
+        int64_t n = i / pixels, q = i % pixels;
+        double g = dy->data ? ((const double *)dy->data)[element(dy, n, c, q)] : 0;
+        if (dy2->data) g += ((const double *)dy2->data)[element(dy2, n, c, q)];
+        if (mask && !mask[i * x->shape[1] + c]) g = 0;
+        double hat = (((const double *)x->data)[element(x, n, c, q)] - mean) * rstd;
+        if (pass == 0) {
+          sum += g;
+          sum_x += g * hat;
+          continue;
+        }
+        if (k->din[RESIDUAL].present) {
+          double *to = (double *)k->din[RESIDUAL].data + element(&k->din[RESIDUAL], n, c, q);
+          *to = (k->accumulate[RESIDUAL] ? *to : 0) + g;
+        }
+        if (k->din[X].present) {
+          double *to = (double *)k->din[X].data + element(&k->din[X], n, c, q);
+          double d = k->arg[TRAINING].integer ? g - sum / (double)rows - hat * sum_x / (double)rows : g;
+          *to = (k->accumulate[X] ? *to : 0) + d * rstd * (weight ? weight[c] : 1);
+        }
+      }
+    }
+    double *dw = k->din[WEIGHT].data, *db = k->din[BIAS].data;
+    if (dw) dw[c] = (k->accumulate[WEIGHT] ? dw[c] : 0) + sum_x;
+    if (db) db[c] = (k->accumulate[BIAS] ? db[c] : 0) + sum;
+  }
+  return UNIC_OK;
+}
+
+static const unic_op op_batch_norm = {
+  .name = "batch_norm",
+  .signature = "x: tensor, weight: tensor<wide>?[C], bias: tensor<wide>?[C], running_mean!: tensor<wide>?[C], running_var!: tensor<wide>?[C], residual: tensor?, "
+               "training: bool = true, momentum: number = 0.1, eps: number = 1e-5, relu: bool = false -> y, (mean, rstd, mask)",
+  .doc = "Batch normalisation over everything but the channels, with an optional residual and ReLU in the same pass: relu?(norm(x) weight + bias + residual?).\n"
+         "x: [N, C] or [N, C, H, W]\n"
+         "weight: scale of each channel; 1 when absent\n"
+         "bias: shift of each channel; 0 when absent\n"
+         "running_mean: moved towards the batch's mean in training, used as the mean otherwise\n"
+         "running_var: the same for the variance (unbiased)\n"
+         "residual: added before the ReLU, of the shape of x\n"
+         "training: normalise by the batch's statistics (true) or by the running ones\n"
+         "momentum: how far the running statistics move, 0 to 1\n"
+         "eps: added to the variance under the root\n"
+         "relu: negative results become 0",
+  .saves = "x weight bias mean rstd mask",
+  .grads = "x weight:wide bias:wide residual",
+  .layouts = "x:channels_last residual:channels_last",
+  .shape = batch_norm_shape,
+  .plan = batch_norm_plan,
+  .cpu = {batch_norm_forward, batch_norm_backward, batch_norm_reference, batch_norm_reference_backward},
+  .flags = UNIC_OP_METHOD,
+  .addends = 2,
+};
+
+UNIC_OPS(batch_norm, &op_batch_norm);
+
+#endif

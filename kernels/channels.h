@@ -1,0 +1,78 @@
+/* For kernels that work on vectors of channels: batch norm and pooling.
+ *
+ * Activations lie channels-last (N, H, W, C), as [N, C], or with channels in blocks of 8 or 16 (N, C/b, H, W, b). Channels are handled in pieces
+ * of at most UNIC_CHANNELS as whole vectors of floats: in place where storage is f32 and the piece is whole vectors, otherwise converted into a
+ * buffer and padded with zeros. Vectors are spelled out because gcc leaves per-channel accumulators scalar otherwise. */
+#ifndef UNIC_CHANNELS_H
+#define UNIC_CHANNELS_H
+
+#include "loops.h"
+
+enum { UNIC_CHANNELS = 128 };       /* of a piece: 512 bytes of f32, so that several rows of a piece stay in L1 */
+enum { UNIC_CHANNELS_PAD = 16 };    /* arrays with a value per channel are padded to whole vectors of any instruction set */
+
+/* Where elements lie: (plane n, pixel p, channel c) at n plane + p pixel + (c / block) group + c % block. */
+typedef struct unic_place { void *data; int dtype; int64_t plane, pixel, group, block; } unic_place;
+
+static inline int64_t unic_place_at(const unic_place *a, int64_t plane, int64_t pixel, int64_t channel) {
+  return plane * a->plane + pixel * a->pixel + channel / a->block * a->group + channel % a->block;
+}
+
+/* A view as planes of `pixels` pixels: one per image, or one for all (channels-last memory and [N, C] only). */
+static inline unic_place unic_place_of(const unic_view *v, int64_t pixels) {
+  unic_place a = {.data = v->data, .dtype = v->dtype, .block = v->block ? v->block : v->shape[1]};
+  a.pixel = a.block;
+  a.group = v->block ? pixels * v->block : 0;
+  a.plane = pixels * v->shape[1];
+  return a;
+}
+
+/* Channels per piece for a view. */
+static inline int64_t unic_channels_width(const unic_view *v) {
+  int64_t channels = v->block ? v->block : v->shape[1];
+  return channels < 1 ? 1 : channels < UNIC_CHANNELS ? channels : UNIC_CHANNELS;
+}
+
+#if UNIC_LOOPS
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX2__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+typedef float vf __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t vb __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+static inline vf vf_load(const float *p) { return *(const vf *)p; }
+static inline void vf_store(float *p, vf v) { *(vf *)p = v; }
+static inline vi vi_load(const int32_t *p) { return *(const vi *)p; }
+static inline void vi_store(int32_t *p, vi v) { *(vi *)p = v; }
+static inline vi vi_of_bytes(const uint8_t *p) { return __builtin_convertvector(*(const vb *)p, vi); }
+static inline void vi_store_bytes(uint8_t *p, vi v) { *(vb *)p = __builtin_convertvector(v, vb); }
+/* Lanes of v where the mask (0 or -1) is set, 0 elsewhere. */
+static inline vf vf_keep(vi mask, vf v) { return (vf)(mask & (vi)v); }
+static inline vf vf_choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+static inline vi vi_choose(vi mask, vi yes, vi no) { return (mask & yes) | (~mask & no); }
+
+/* `width` channels from element `at` on, readable in whole vectors. */
+static inline const float *unic_channels_load(const unic_place *a, int64_t at, int width, float *restrict buffer) {
+  if (a->dtype == UNIC_F32 && width % LANES == 0) return (const float *)a->data + at;
+  const float *from = unic_row_load(a->data, a->dtype, at, width, buffer);
+  if (from != buffer) memcpy(buffer, from, (size_t)width * sizeof *buffer);
+  for (int c = width; c % LANES; c++) buffer[c] = 0;
+  return buffer;
+}
+
+/* Where to write whole vectors that unic_channels_store brings to element `at`: the place itself, or the buffer. */
+static inline float *unic_channels_place(const unic_place *a, int64_t at, int width, float *buffer, bool accumulate) {
+  return a->dtype == UNIC_F32 && width % LANES == 0 && !accumulate ? (float *)a->data + at : buffer;
+}
+static inline void unic_channels_store(const unic_place *a, int64_t at, int width, const float *row, const float *buffer, bool accumulate) {
+  if (row == buffer) unic_row_put(a->data, a->dtype, at, width, buffer, accumulate);
+}
+
+#endif
+#endif

@@ -1,0 +1,455 @@
+/* conv2d: y[n,o,i,j] = bias[o] + sum over c,u,v of x[n, g I + c, i S - P + u D, j S - P + v D] weight[o,c,u,v], g = o's group.
+ *
+ * Shapes: x [N,C,H,W], weight [O,I,Kh,Kw] with I = C / groups, bias [O], y [N,O,Oh,Ow], Oh = floor((H + 2P - D (Kh - 1) - 1) / S) + 1.
+ * Saved: x and weight. Bits: same_threads (oneDNN inside); the bias gradient alone is any_threads.
+ *
+ * oneDNN does the work on channels-last memory. Weights are plain row-major parameters; the packed layout that the forward primitive wants is
+ * a derived form (rebuilt when the weight's version moves), the one of the data gradient is packed into scratch right before its one use per
+ * step (as fast, and 25 % less weight memory). Weight gradients are computed in oneDNN's layout and unpacked, or added, into the plain f32
+ * gradient. bf16 and f16 run natively where oneDNN has such a convolution for this processor, otherwise through f32 scratch.
+ * The f64 form is plain loops. */
+#include "walk.h"
+
+enum { X, WEIGHT, BIAS, STRIDE, PADDING, DILATION, GROUPS };
+enum { Y };
+
+enum { BIAS_CHUNKS = 64 };   /* partial sums of the bias gradient: more than any machine's share of threads needs to balance */
+
+struct convert { const void *from; void *to; int from_dtype, to_dtype; };
+
+/* Sums of dy over all but the channels. dy is [N, G, P, B] in memory: channels-last has G = 1, B = O. One partial row per chunk of pixels. */
+struct bias_sum {
+  const void *dy;
+  int dtype;
+  int64_t groups, pixels, block, chunk;
+  float *partial;
+};
+
+#if UNIC_LOOPS
+
+UNIC_LOOP(conv2d_convert) {
+  const struct convert *c = context;
+  int from_size = unic_size_of(c->from_dtype), to_size = unic_size_of(c->to_dtype);
+  for (int64_t i = begin; i < end; i += UNIC_ROW) {
+    int64_t n = end - i < UNIC_ROW ? end - i : UNIC_ROW;
+    unic_row_convert((const char *)c->from + i * from_size, c->from_dtype, (char *)c->to + i * to_size, c->to_dtype, n);
+  }
+}
+
+UNIC_LOOP(conv2d_bias_sum) {
+  const struct bias_sum *s = context;
+  float buffer[UNIC_ROW], *sum = s->partial + begin / s->chunk * s->groups * s->block;
+  for (int64_t c = 0; c < s->groups * s->block; c++) sum[c] = 0;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t n = i / s->pixels, p = i - n * s->pixels;
+    for (int64_t g = 0; g < s->groups; g++)
+      for (int64_t c = 0; c < s->block; c += UNIC_ROW) {
+        int64_t m = s->block - c < UNIC_ROW ? s->block - c : UNIC_ROW;
+        const float *restrict row = unic_row_load(s->dy, s->dtype, ((n * s->groups + g) * s->pixels + p) * s->block + c, m, buffer);
+        float *restrict to = sum + g * s->block + c;
+        for (int64_t e = 0; e < m; e++) to[e] += row[e];
+      }
+  }
+}
+
+#else
+
+#include "dnnl.h"
+
+UNIC_LOOP_TABLE(conv2d_convert);
+UNIC_LOOP_TABLE(conv2d_bias_sum);
+
+/* ---------------------------------------------------------------- shapes */
+
+static int64_t effective(int64_t kernel, int64_t dilation) { return dilation * (kernel - 1) + 1; }
+
+static unic_status conv2d_shape(unic_call *c) {
+  const unic_tensor *x = c->in[X], *w = c->in[WEIGHT];
+  int64_t groups = c->arg[GROUPS].integer;
+  char text[256];
+  if (groups < 1) return unic_fail_arg(c, GROUPS, "%lld was given, expected at least 1", (long long)groups);
+  if (x->shape[1] % groups) return unic_fail_arg(c, GROUPS, "%lld was given, which does not divide the %lld channels of 'x'", (long long)groups, (long long)x->shape[1]);
+  if (w->shape[0] % groups) return unic_fail_arg(c, GROUPS, "%lld was given, which does not divide the %lld output channels of 'weight'", (long long)groups, (long long)w->shape[0]);
+  if (w->shape[1] * groups != x->shape[1])
+    return unic_fail_arg(c, WEIGHT, "%s was given, its second dimension must be %lld: 'x' has %lld channels in %lld group%s", unic_tensor_describe(w, text, sizeof text),
+                         (long long)(x->shape[1] / groups), (long long)x->shape[1], (long long)groups, groups == 1 ? "" : "s");
+  if (unic_tensor_numel(w) == 0) return unic_fail_arg(c, WEIGHT, "%s was given, expected no dimension of size 0", unic_tensor_describe(w, text, sizeof text));
+  int64_t shape[4] = {x->shape[0], w->shape[0]};
+  for (int d = 0; d < 2; d++) {
+    int64_t stride = c->arg[STRIDE].ints[d], padding = c->arg[PADDING].ints[d], dilation = c->arg[DILATION].ints[d];
+    if (stride < 1) return unic_fail_arg(c, STRIDE, "%lld was given, expected at least 1", (long long)stride);
+    if (padding < 0) return unic_fail_arg(c, PADDING, "%lld was given, expected at least 0", (long long)padding);
+    if (dilation < 1) return unic_fail_arg(c, DILATION, "%lld was given, expected at least 1", (long long)dilation);
+    int64_t reach = x->shape[2 + d] + 2 * padding, span = effective(w->shape[2 + d], dilation);
+    if (reach < span)
+      return unic_fail_arg(c, WEIGHT, "its kernel spans %lld pixels in dimension %d and the padded 'x' has %lld; expected a smaller kernel or more padding", (long long)span, 3 + d, (long long)reach);
+    shape[2 + d] = (reach - span) / stride + 1;
+  }
+  unic_out(c, Y, (unic_dtype)x->dtype, 4, shape);
+  c->out[Y].layout = UNIC_CHANNELS_LAST;
+  return UNIC_OK;
+}
+
+static double conv2d_flops(const unic_kernel *k) {
+  const unic_view *w = &k->in[WEIGHT];
+  return 2.0 * (double)k->out[Y].numel * (double)(w->shape[1] * w->shape[2] * w->shape[3]);
+}
+
+/* ---------------------------------------------------------------- plan */
+
+struct plan {
+  unic_dnnl_primitive forward, data, weights;   /* the convolutions; data and weights are the two gradients */
+  unic_dnnl_primitive pack, unpack;             /* plain weights -> the layout of `forward` or `data`; gradient's layout -> plain */
+  bool narrow;                                  /* bf16 or f16 by way of f32 copies */
+  /* Places in scratch, bytes. */
+  int64_t x, w, packed, y, dx, dw, work, sums;
+};
+
+static void plan_free(void *data) {
+  struct plan *p = data;
+  unic_dnnl_primitive_free(&p->forward);
+  unic_dnnl_primitive_free(&p->data);
+  unic_dnnl_primitive_free(&p->weights);
+  unic_dnnl_primitive_free(&p->pack);
+  unic_dnnl_primitive_free(&p->unpack);
+  unic_delete(p);
+}
+
+static int64_t place(unic_plan *p, int64_t bytes) {
+  int64_t at = p->scratch;
+  p->scratch += (bytes + 63) / 64 * 64;
+  return at;
+}
+
+/* Weights as oneDNN counts their dimensions: groups are one of their own. */
+static int weight_dims(const unic_kernel *k, int64_t *dims) {
+  const unic_view *w = &k->in[WEIGHT];
+  int64_t groups = k->arg[GROUPS].integer;
+  int n = 0;
+  if (groups > 1) dims[n++] = groups;
+  dims[n++] = w->shape[0] / groups;
+  for (int d = 1; d < 4; d++) dims[n++] = w->shape[d];
+  return n;
+}
+
+/* Strides from the shape, so that sizes of 1 leave no doubt about the layout. */
+static dnnl_status_t image_desc(unic_dnnl_desc *d, const unic_view *v, unic_dtype dtype) {
+  int64_t stride[4];
+  if (v->block) {
+    unic_view typed = *v;
+    typed.dtype = (uint8_t)dtype;
+    return unic_dnnl_desc_view(d, &typed);
+  }
+  unic_stride_fill(4, v->shape, UNIC_CHANNELS_LAST, stride);
+  return unic_dnnl_desc_strided(d, dtype, 4, v->shape, stride);
+}
+
+static unic_dnnl_geometry geometry(const unic_kernel *k) {
+  unic_dnnl_geometry g;
+  for (int d = 0; d < 2; d++) {
+    int64_t in = k->in[X].shape[2 + d], out = k->out[Y].shape[2 + d], span = effective(k->in[WEIGHT].shape[2 + d], k->arg[DILATION].ints[d]);
+    g.stride[d] = k->arg[STRIDE].ints[d];
+    g.dilation[d] = k->arg[DILATION].ints[d];
+    g.before[d] = k->arg[PADDING].ints[d];
+    g.after[d] = (out - 1) * g.stride[d] + span - in - g.before[d];   /* the stride may leave pixels over: then less than `before` */
+  }
+  return g;
+}
+
+/* A half-precision convolution that oneDNN only has as plain loops is worse than none. */
+static bool usable(const unic_dnnl_primitive *p, unic_dtype dtype) { return !unic_dtype_is_half(dtype) || strncmp(unic_dnnl_primitive_name(p), "ref", 3) != 0; }
+
+static dnnl_status_t make(const unic_kernel *k, struct plan *p, unic_dtype dtype) {
+  unic_dnnl_geometry g = geometry(k);
+  int64_t dims[5], bias = k->in[WEIGHT].shape[0];
+  int n = weight_dims(k, dims);
+  unic_dnnl_desc x = {0}, y = {0}, w = {0}, b = {0}, plain = {0}, dw = {0}, dplain = {0};
+  dnnl_status_t s = image_desc(&x, &k->in[X], dtype);
+  if (s == dnnl_success) s = image_desc(&y, &k->out[Y], dtype);
+  if (s == dnnl_success) s = unic_dnnl_desc_any(&w, dtype, n, dims);
+  if (s == dnnl_success) s = unic_dnnl_desc_any(&dw, UNIC_F32, n, dims);
+  if (s == dnnl_success) s = unic_dnnl_desc_plain(&plain, dtype, n, dims);
+  if (s == dnnl_success) s = unic_dnnl_desc_plain(&dplain, UNIC_F32, n, dims);
+  if (s == dnnl_success) s = unic_dnnl_desc_plain(&b, UNIC_F32, 1, &bias);
+  unic_dnnl_md mx = unic_dnnl_desc_md(&x), my = unic_dnnl_desc_md(&y), mw = unic_dnnl_desc_md(&w);
+  unic_dnnl_md packed = NULL;
+  if (s == dnnl_success && !k->backward) {
+    s = unic_dnnl_convolution(&p->forward, dnnl_forward_training, mx, mw, k->in[BIAS].present ? unic_dnnl_desc_md(&b) : NULL, my, &g, NULL);
+    if (s == dnnl_success && !usable(&p->forward, dtype)) s = dnnl_unimplemented;
+    if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->forward, DNNL_ARG_WEIGHTS);
+  }
+  if (s == dnnl_success && k->backward && k->din[X].present) {
+    s = unic_dnnl_convolution(&p->data, dnnl_backward_data, mx, mw, NULL, my, &g, NULL);
+    if (s == dnnl_success && !usable(&p->data, dtype)) s = dnnl_unimplemented;
+    if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
+  }
+  if (s == dnnl_success && k->backward && k->din[WEIGHT].present) {
+    s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
+    if (s == dnnl_success && !usable(&p->weights, dtype)) s = dnnl_unimplemented;
+    if (s == dnnl_success && (k->accumulate[WEIGHT] || !unic_dnnl_md_equal(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS), unic_dnnl_desc_md(&dplain)))) {
+      const unic_dnnl_attr add = {.sum = k->accumulate[WEIGHT] ? 1.0f : 0.0f};
+      s = unic_dnnl_reorder(&p->unpack, unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS), unic_dnnl_desc_md(&dplain), &add);
+    }
+  }
+  if (s == dnnl_success && packed && !unic_dnnl_md_equal(packed, unic_dnnl_desc_md(&plain))) s = unic_dnnl_reorder(&p->pack, unic_dnnl_desc_md(&plain), packed, NULL);
+  unic_dnnl_desc *all[] = {&x, &y, &w, &b, &plain, &dw, &dplain};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) unic_dnnl_desc_free(all[i]);
+  return s;
+}
+
+static void unmake(struct plan *p) {
+  unic_dnnl_primitive_free(&p->forward);
+  unic_dnnl_primitive_free(&p->data);
+  unic_dnnl_primitive_free(&p->weights);
+  unic_dnnl_primitive_free(&p->pack);
+  unic_dnnl_primitive_free(&p->unpack);
+}
+
+/* The packed weights as a derived form; the reorder's own scratchpad lies behind them. */
+static int64_t packed_bytes(const struct plan *p) { return (unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO)) + 63) / 64 * 64; }
+
+static unic_status make_packed(const unic_kernel *k, int i, void *to) {
+  const struct plan *p = k->plan;
+  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, k->in[WEIGHT].data}, {DNNL_ARG_TO, to}};
+  return unic_dnnl_execute(k->op->name, &p->pack, 2, args, (char *)to + packed_bytes(p));
+}
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
+  if (k->type == UNIC_F64 || k->out[Y].numel == 0) return UNIC_OK;   /* plain loops; nothing to do */
+  bool sums = k->backward && k->din[BIAS].present;
+  if (k->backward && !k->din[X].present && !k->din[WEIGHT].present && !sums) return UNIC_OK;
+  struct plan *p = unic_new(sizeof *p);
+  if (!p) return UNIC_MEMORY;
+  out->data = p;
+  out->free = plan_free;
+  dnnl_status_t s = make(k, p, k->type);
+  if (s == dnnl_unimplemented && unic_dtype_is_half(k->type)) {
+    unmake(p);
+    p->narrow = true;
+    s = make(k, p, UNIC_F32);
+  }
+  if (s != dnnl_success) return unic_dnnl_fail(k->op->name, k->backward ? "plan the gradient of a convolution" : "plan a convolution", s);
+
+  bool reads_weight = p->forward.primitive || p->data.primitive, reads_x = p->forward.primitive || p->weights.primitive;
+  if (p->narrow) {
+    if (reads_x) p->x = place(out, k->in[X].numel * 4);
+    if (reads_weight) p->w = place(out, k->in[WEIGHT].numel * 4);
+    if (p->data.primitive) p->dx = place(out, k->in[X].numel * 4);
+    if (reads_weight || p->weights.primitive) p->y = place(out, k->out[Y].numel * 4);
+  }
+  if (p->pack.primitive) {
+    if (!k->backward && !p->narrow) {
+      out->derives = 1;
+      out->derive[0].arg = WEIGHT;
+      out->derive[0].tag = unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
+      out->derive[0].bytes = packed_bytes(p) + p->pack.scratch;
+      out->derive[0].make = make_packed;
+    } else {
+      p->packed = place(out, packed_bytes(p));
+    }
+  }
+  if (p->unpack.primitive) p->dw = place(out, unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS)));
+  if (sums) p->sums = place(out, (int64_t)BIAS_CHUNKS * k->out[Y].shape[1] * 4);
+  int64_t work = larger(larger(p->forward.scratch, p->data.scratch), larger(p->weights.scratch, larger(p->pack.scratch, p->unpack.scratch)));
+  p->work = place(out, work);
+  return UNIC_OK;
+}
+
+/* ---------------------------------------------------------------- fast forms */
+
+static void *at(const unic_kernel *k, int64_t offset) { return (char *)k->scratch + offset; }
+
+static void convert(const void *from, int from_dtype, void *to, int to_dtype, int64_t n) {
+  struct convert c = {from, to, from_dtype, to_dtype};
+  UNIC_RUN(conv2d_convert, n, 16 * UNIC_ROW, &c);
+}
+
+/* The weights in the layout that `forward` or `data` reads. */
+static unic_status weights_in(const unic_kernel *k, const struct plan *p, const void **out) {
+  const void *w = k->in[WEIGHT].data;
+  *out = w;
+  if (p->narrow) {
+    convert(w, k->type, at(k, p->w), UNIC_F32, k->in[WEIGHT].numel);
+    *out = at(k, p->w);
+  }
+  if (!p->pack.primitive) return UNIC_OK;
+  if (!k->backward && !p->narrow) {
+    *out = k->derived[0];
+    return UNIC_OK;
+  }
+  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, *out}, {DNNL_ARG_TO, at(k, p->packed)}};
+  *out = at(k, p->packed);
+  return unic_dnnl_execute(k->op->name, &p->pack, 2, args, at(k, p->work));
+}
+
+static unic_status conv2d_forward(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  if (!p) return UNIC_OK;   /* zero-size */
+  const void *x = k->in[X].data, *w;
+  void *y = k->out[Y].data;
+  UNIC_TRY(weights_in(k, p, &w));
+  if (p->narrow) {
+    convert(x, k->type, at(k, p->x), UNIC_F32, k->in[X].numel);
+    x = at(k, p->x);
+    y = at(k, p->y);
+  }
+  const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, y}, {DNNL_ARG_BIAS, k->in[BIAS].data}};
+  UNIC_TRY(unic_dnnl_execute(k->op->name, &p->forward, k->in[BIAS].present ? 4 : 3, args, at(k, p->work)));
+  if (p->narrow) convert(y, UNIC_F32, k->out[Y].data, k->type, k->out[Y].numel);
+  return UNIC_OK;
+}
+
+static void zero(const unic_kernel *k, int i) {
+  if (k->din[i].present && !k->accumulate[i]) memset(k->din[i].data, 0, (size_t)(k->din[i].numel * unic_dtype_size((unic_dtype)k->din[i].dtype)));
+}
+
+static unic_status conv2d_backward(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  if (!p || !k->dout[Y].data) {
+    zero(k, X);
+    zero(k, WEIGHT);
+    zero(k, BIAS);
+    return UNIC_OK;
+  }
+  const char *name = k->op->name;
+  const void *dy = k->dout[Y].data;
+  if (k->din[BIAS].present) {
+    const unic_view *v = &k->dout[Y];
+    int64_t pixels = v->shape[0] * v->shape[2] * v->shape[3], channels = v->shape[1];
+    struct bias_sum s = {.dy = dy, .dtype = v->dtype, .pixels = v->shape[2] * v->shape[3], .block = v->block ? v->block : channels, .partial = at(k, p->sums)};
+    s.groups = channels / s.block;
+    s.chunk = (pixels + BIAS_CHUNKS - 1) / BIAS_CHUNKS;
+    UNIC_RUN(conv2d_bias_sum, pixels, s.chunk, &s);
+    float *db = k->din[BIAS].data;
+    for (int64_t c = 0; c < channels; c++) {
+      double sum = k->accumulate[BIAS] ? db[c] : 0;
+      for (int64_t i = 0; i * s.chunk < pixels; i++) sum += s.partial[i * channels + c];
+      db[c] = (float)sum;
+    }
+  }
+  if (p->narrow) {
+    convert(dy, k->type, at(k, p->y), UNIC_F32, k->dout[Y].numel);
+    dy = at(k, p->y);
+  }
+  if (p->weights.primitive) {
+    const void *x = k->in[X].data;
+    if (p->narrow) {
+      convert(x, k->type, at(k, p->x), UNIC_F32, k->in[X].numel);
+      x = at(k, p->x);
+    }
+    void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
+    const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
+    UNIC_TRY(unic_dnnl_execute(name, &p->weights, 3, args, at(k, p->work)));
+    if (p->unpack.primitive) {
+      const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
+      UNIC_TRY(unic_dnnl_execute(name, &p->unpack, 2, unpack, at(k, p->work)));
+    }
+  }
+  if (p->data.primitive) {
+    const void *w;
+    UNIC_TRY(weights_in(k, p, &w));
+    void *dx = p->narrow ? at(k, p->dx) : k->din[X].data;
+    const unic_dnnl_arg args[] = {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, dx}};
+    UNIC_TRY(unic_dnnl_execute(name, &p->data, 3, args, at(k, p->work)));
+    if (p->narrow) convert(dx, UNIC_F32, k->din[X].data, k->type, k->din[X].numel);
+  }
+  return UNIC_OK;
+}
+
+/* ---------------------------------------------------------------- the f64 form: loops over the definition */
+
+/* Where input pixel `i S - P + u D` lies, or -1 outside. */
+static int64_t source(const unic_kernel *k, int d, int64_t i, int64_t u) {
+  int64_t at_ = i * k->arg[STRIDE].ints[d] - k->arg[PADDING].ints[d] + u * k->arg[DILATION].ints[d];
+  return at_ >= 0 && at_ < k->in[X].shape[2 + d] ? at_ : -1;
+}
+
+static int64_t offset4(const unic_view *v, int64_t a, int64_t b, int64_t c, int64_t d) { return a * v->stride[0] + b * v->stride[1] + c * v->stride[2] + d * v->stride[3]; }
+
+/* Calls `term` for every product of the definition that belongs to output channels begin .. end-1. */
+typedef void term(const unic_kernel *k, int64_t x_at, int64_t w_at, int64_t y_at);
+
+static inline void each_product(const unic_kernel *k, const unic_view *x, const unic_view *w, const unic_view *y, int64_t begin, int64_t end, term *visit) {
+  int64_t per_group = w->shape[0] / k->arg[GROUPS].integer;
+  for (int64_t o = begin; o < end; o++)
+    for (int64_t n = 0; n < y->shape[0]; n++)
+      for (int64_t i = 0; i < y->shape[2]; i++)
+        for (int64_t j = 0; j < y->shape[3]; j++)
+          for (int64_t u = 0; u < w->shape[2]; u++)
+            for (int64_t v = 0; v < w->shape[3]; v++) {
+              int64_t row = source(k, 0, i, u), column = source(k, 1, j, v);
+              if (row < 0 || column < 0) continue;
+              for (int64_t c = 0; c < w->shape[1]; c++)
+                visit(k, offset4(x, n, o / per_group * w->shape[1] + c, row, column), offset4(w, o, c, u, v), offset4(y, n, o, i, j));
+            }
+}
+
+static inline void add_y(const unic_kernel *k, int64_t x, int64_t w, int64_t y) { ((double *)k->out[Y].data)[y] += ((const double *)k->in[X].data)[x] * ((const double *)k->in[WEIGHT].data)[w]; }
+static inline void add_dx(const unic_kernel *k, int64_t x, int64_t w, int64_t y) { ((double *)k->din[X].data)[x] += ((const double *)k->dout[Y].data)[y] * ((const double *)k->in[WEIGHT].data)[w]; }
+static inline void add_dw(const unic_kernel *k, int64_t x, int64_t w, int64_t y) { ((double *)k->din[WEIGHT].data)[w] += ((const double *)k->dout[Y].data)[y] * ((const double *)k->in[X].data)[x]; }
+
+static void forward_channels(void *context, int64_t begin, int64_t end) {
+  const unic_kernel *k = context;
+  const unic_view *y = &k->out[Y];
+  const double *b = k->in[BIAS].data;
+  for (int64_t n = 0; n < y->shape[0]; n++)
+    for (int64_t o = begin; o < end; o++)
+      for (int64_t i = 0; i < y->shape[2]; i++)
+        for (int64_t j = 0; j < y->shape[3]; j++) ((double *)y->data)[offset4(y, n, o, i, j)] = k->in[BIAS].present ? b[o] : 0;
+  each_product(k, &k->in[X], &k->in[WEIGHT], y, begin, end, add_y);
+}
+
+static unic_status conv2d_reference(const unic_kernel *k) {
+  unic_parallel_for(k->in[WEIGHT].shape[0], 1, forward_channels, (void *)(uintptr_t)k);
+  return UNIC_OK;
+}
+
+static void weight_channels(void *context, int64_t begin, int64_t end) {
+  const unic_kernel *k = context;
+  each_product(k, &k->in[X], &k->din[WEIGHT], &k->dout[Y], begin, end, add_dw);
+}
+
+static unic_status conv2d_reference_backward(const unic_kernel *k) {
+  zero(k, X);
+  zero(k, WEIGHT);
+  zero(k, BIAS);
+  const unic_view *dy = &k->dout[Y];
+  if (!dy->data) return UNIC_OK;
+  if (k->din[X].present) each_product(k, &k->din[X], &k->in[WEIGHT], dy, 0, k->in[WEIGHT].shape[0], add_dx);
+  if (k->din[WEIGHT].present) unic_parallel_for(k->in[WEIGHT].shape[0], 1, weight_channels, (void *)(uintptr_t)k);
+  if (k->din[BIAS].present)
+    for (int64_t n = 0; n < dy->shape[0]; n++)
+      for (int64_t o = 0; o < dy->shape[1]; o++)
+        for (int64_t i = 0; i < dy->shape[2]; i++)
+          for (int64_t j = 0; j < dy->shape[3]; j++) ((double *)k->din[BIAS].data)[o] += ((const double *)dy->data)[offset4(dy, n, o, i, j)];
+  return UNIC_OK;
+}
+
+static const unic_op op_conv2d = {
+  .name = "conv2d",
+  .signature = "x: tensor[N,C,H,W], weight: tensor[O,I,Kh,Kw], bias: tensor<wide>?[O], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
+               "groups: int = 1 -> y",
+  .doc = "Two-dimensional convolution (cross-correlation, as everywhere in deep learning). The result lies channels-last in memory.\n"
+         "x: images [N, C, H, W]\n"
+         "weight: filters [O, C / groups, Kh, Kw]\n"
+         "bias: added to every pixel of an output channel [O]\n"
+         "stride: step between windows, one number or {rows, columns}\n"
+         "padding: zeros on each side, one number or {rows, columns}\n"
+         "dilation: step inside a window, one number or {rows, columns}\n"
+         "groups: channels are split into that many groups that do not see each other",
+  .saves = "x weight",
+  .grads = "x:write_only weight:wide bias:wide",
+  .layouts = "x:channels_last",
+  .shape = conv2d_shape,
+  .plan = conv2d_plan,
+  .cpu = {conv2d_forward, conv2d_backward, conv2d_reference, conv2d_reference_backward},
+  .flags = UNIC_OP_METHOD | UNIC_OP_SAME_THREADS,
+  .autocast = UNIC_CAST_LOW,
+  .flops = conv2d_flops,
+};
+
+UNIC_OPS(conv2d, &op_conv2d);
+
+#endif

@@ -1,0 +1,103 @@
+local ops = require "spec.support.ops"
+local unic = require "unic"
+
+local function values(t) return unic.reshape(unic.contiguous(t), { -1 }):totable() end
+local function tensor(list, shape) return unic.reshape(unic.tensor(list), shape) end
+local function near(want, got, tolerance)
+  assert.equal(#want, #got)
+  for i = 1, #want do
+    if math.abs(want[i] - got[i]) > (tolerance or 1e-6) * (1 + math.abs(want[i])) then
+      error(("element %d is %.9g, expected %.9g"):format(i, got[i], want[i]), 2)
+    end
+  end
+end
+
+describe("batch_norm", function()
+  local var = function(n) return ops.uniform({ n }, 0.5, 2) end
+  ops.check("batch_norm", {
+    { x = { 6, 5 }, weight = { 5 }, bias = { 5 }, running_mean = { 5 }, running_var = var(5), note = "rows" },
+    { x = { 2, 3, 3, 4 }, weight = { 3 }, bias = { 3 }, residual = { 2, 3, 3, 4 }, relu = true, note = "residual and ReLU" },
+    { x = { 2, 3, 3, 4 }, relu = true, eps = 1e-2, note = "no weight, no bias, ReLU" },
+    { x = { 2, 4, 3, 3 }, weight = { 4 }, bias = { 4 }, running_mean = { 4 }, running_var = var(4), residual = { 2, 4, 3, 3 }, relu = true, training = false,
+      note = "running statistics, residual and ReLU" },
+    { x = { 5, 8 }, weight = { 8 }, running_mean = { 8 }, running_var = var(8), training = false, note = "running statistics, rows" },
+    { x = { 3, 24, 21, 21 }, weight = { 24 }, bias = { 24 }, running_mean = { 24 }, running_var = var(24), momentum = 0.3, relu = true, note = "several chunks" },
+    { x = { 2, 140, 9, 5 }, weight = { 140 }, bias = { 140 }, residual = { 2, 140, 9, 5 }, relu = true, note = "two tiles and tails" },
+    { x = { 3, 16, 7, 7 }, weight = { 16 }, bias = { 16 }, residual = { 3, 16, 7, 7 }, note = "residual alone" },
+    { x = { 0, 4, 3, 3 }, weight = { 4 }, bias = { 4 }, note = "no images" },
+  }, {
+    errors = {
+      { { x = { 4 } }, "argument 'x'" },
+      { { x = { 4, 3, 2 } }, "argument 'x'.*expected %[N, C%] or %[N, C, H, W%]" },
+      { { x = { 4, 3 }, weight = { 4 } }, "argument 'weight'" },
+      { { x = { 4, 3 }, bias = { 3, 1 } }, "argument 'bias'" },
+      { { x = { 1, 3 } }, "argument 'x'.*more than 1 value per channel when training" },
+      { { x = { 1, 3, 1, 1 } }, "argument 'x'.*more than 1 value per channel when training" },
+      { { x = { 4, 3 }, training = false }, "argument 'running_mean'.*missing" },
+      { { x = { 4, 3 }, running_mean = { 3 } }, "argument 'running_var'.*missing" },
+      { { x = { 4, 3, 2, 2 }, residual = { 4, 3, 2, 1 } }, "argument 'residual'" },
+      { { x = { 4, 3 }, eps = -1 }, "argument 'eps'" },
+      { { x = { 4, 3 }, momentum = 1.5 }, "argument 'momentum'" },
+    },
+  })
+
+  it("gives the values worked out by hand", function()
+    -- Channel 1: 1, 3 (mean 2, variance 1); channel 2: 10, 30 (mean 20, variance 100).
+    local x = unic.tensor { { 1, 10 }, { 3, 30 } }
+    local mean, var_ = unic.tensor { 0, 0 }, unic.tensor { 1, 1 }
+    local y = unic.batch_norm(x, unic.tensor { 2, 1 }, unic.tensor { 0.5, 0 }, mean, var_, { eps = 0 })
+    near({ -1.5, -1, 2.5, 1 }, values(y))
+    near({ 0.2, 2 }, values(mean))                 -- 0.9 * 0 + 0.1 * mean
+    near({ 0.9 + 0.1 * 2, 0.9 + 0.1 * 200 }, values(var_))   -- unbiased: 2 and 200
+    near({ 0, 0, 2.5, 1 }, values(unic.batch_norm(x, unic.tensor { 2, 1 }, unic.tensor { 0.5, 0 }, { eps = 0, relu = true })))
+    local eval = unic.batch_norm(x, nil, nil, unic.tensor { 1, 10 }, unic.tensor { 4, 25 }, { training = false, eps = 0 })
+    near({ 0, 0, 1, 4 }, values(eval))
+    near({ 0, 5, 3, 9 }, values(unic.batch_norm(x, nil, nil, unic.tensor { 1, 10 }, unic.tensor { 4, 25 }, tensor({ -1, 5, 2, 5 }, { 2, 2 }),
+      { training = false, eps = 0, relu = true })))
+  end)
+
+  it("keeps its digits under a large mean and beside an outlier", function()
+    -- 0, 1, 2, 3 repeated: variance 1.25 exactly, wherever the mean lies; f32 holds 100000 + k exactly.
+    local n = 4096
+    local list = {}
+    for i = 1, n do list[i] = 100000 + i % 4 end
+    local var_ = unic.tensor { 0 }
+    local y = values(unic.batch_norm(tensor(list, { n, 1 }), nil, nil, unic.tensor { 0 }, var_, { momentum = 1, eps = 0 }))
+    near({ 1.25 * n / (n - 1) }, values(var_), 1e-6)
+    for i = 1, 8 do near({ (i % 4 - 1.5) / math.sqrt(1.25) }, { y[i] }, 1e-5) end
+    -- One row a million away from the rest, first in memory: mean and variance are dominated by it and must still be right.
+    for i = 1, n do list[i] = i == 1 and 1e6 or 0 end
+    unic.batch_norm(tensor(list, { n, 1 }), nil, nil, unic.tensor { 0 }, var_, { momentum = 1, eps = 0 })
+    near({ 1e12 / n }, values(var_), 1e-5)
+  end)
+
+  it("lets NaN through its ReLU and keeps it in its channel", function()
+    local x = tensor({ 0 / 0, 1, 2, 3, 4, 5 }, { 3, 2 })
+    local y = values(unic.batch_norm(x, { relu = true }))
+    for i = 1, 6, 2 do assert.is_true(y[i] ~= y[i]) end
+    near({ 0, 0, math.sqrt(1.5) }, { y[2], y[4], y[6] }, 1e-4)
+  end)
+
+  it("sums two gradients of its output itself", function()
+    local function run(twice)
+      local x = unic.randn({ 4, 6, 3, 3 }, { rng = unic.new_generator(5) })
+      local r = unic.randn({ 4, 6, 3, 3 }, { rng = unic.new_generator(6) })
+      x.requires_grad, r.requires_grad = true, true
+      local y = unic.batch_norm(x, nil, nil, nil, nil, r, { relu = true })
+      local a = unic.mul(y, 3)
+      local loss = twice and unic.add(unic.sum(unic.mul(a, a)), unic.sum(unic.mul(y, r:detach()))) or nil
+      if not twice then
+        -- the same function with one use of y
+        local g = unic.add(unic.mul(y:detach(), 18), r:detach())
+        y:backward { gradient = g }
+      else
+        loss:backward()
+      end
+      return values(x.grad), values(r.grad)
+    end
+    local x1, r1 = run(true)
+    local x2, r2 = run(false)
+    near(x2, x1, 1e-4)
+    near(r2, r1, 1e-5)
+  end)
+end)

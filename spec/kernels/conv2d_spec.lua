@@ -1,0 +1,80 @@
+local ops = require "spec.support.ops"
+local unic = require "unic"
+
+local function values(t) return unic.reshape(unic.contiguous(t), { -1 }):totable() end
+local function tensor(list, shape) return unic.reshape(unic.tensor(list), shape) end
+
+describe("conv2d", function()
+  ops.check("conv2d", {
+    { x = { 2, 3, 5, 4 }, weight = { 4, 3, 3, 3 }, bias = { 4 }, padding = 1, note = "3x3, same size" },
+    { x = { 2, 4, 6, 5 }, weight = { 6, 2, 3, 2 }, bias = { 6 }, stride = { 2, 1 }, padding = { 1, 0 }, dilation = { 1, 2 }, groups = 2,
+      note = "groups, unequal stride, padding and dilation" },
+    { x = { 1, 8, 4, 4 }, weight = { 8, 1, 3, 3 }, padding = 1, groups = 8, note = "depthwise" },
+    { x = { 3, 1, 12, 11 }, weight = { 8, 1, 7, 7 }, stride = 2, padding = 3, note = "first layer on grey images" },
+    { x = { 1, 5, 1, 1 }, weight = { 7, 5, 1, 1 }, bias = { 7 }, note = "one pixel" },
+    { x = { 3, 16, 17, 13 }, weight = { 40, 16, 3, 3 }, bias = { 40 }, padding = 1, note = "several blocks and a tail" },
+    { x = { 2, 32, 9, 9 }, weight = { 24, 32, 1, 1 }, stride = 2, note = "1x1 that leaves pixels over" },
+    { x = { 2, 3, 33, 20 }, weight = { 16, 3, 16, 4 }, bias = { 16 }, stride = { 16, 4 }, note = "patches" },
+    { x = { 0, 3, 5, 5 }, weight = { 2, 3, 3, 3 }, bias = { 2 }, note = "no images" },
+  }, {
+    errors = {
+      { { x = { 3, 5, 5 }, weight = { 4, 3, 3, 3 } }, "argument 'x'" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 2, 3, 3 } }, "argument 'weight'.*second dimension must be 3" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 3, 3 }, bias = { 3 } }, "argument 'bias'" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 3, 3 }, groups = 2 }, "argument 'groups'.*3 channels" },
+      { { x = { 2, 4, 5, 5 }, weight = { 3, 2, 3, 3 }, groups = 2 }, "argument 'groups'.*3 output channels" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 3, 3 }, groups = 0 }, "argument 'groups'.*at least 1" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 3, 3 }, stride = 0 }, "argument 'stride'.*at least 1" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 3, 3 }, padding = -1 }, "argument 'padding'.*at least 0" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 3, 3 }, dilation = 0 }, "argument 'dilation'.*at least 1" },
+      { { x = { 2, 3, 5, 2 }, weight = { 4, 3, 3, 3 } }, "argument 'weight'.*spans 3 pixels in dimension 4.*has 2" },
+      { { x = { 2, 3, 5, 5 }, weight = { 4, 3, 0, 3 } }, "argument 'weight'.*size 0" },
+    },
+  })
+
+  it("gives the values worked out by hand", function()
+    local x = tensor({ 1, 2, 3, 4, 5, 6, 7, 8, 9 }, { 1, 1, 3, 3 })
+    local w = tensor({ 1, 0, 0, -1 }, { 1, 1, 2, 2 })
+    assert.same({ -4, -4, -4, -4 }, values(unic.conv2d(x, w)))
+    assert.same({ -3.5, -3.5, -3.5, -3.5 }, values(unic.conv2d(x, w, unic.tensor { 0.5 })))
+    -- A ring of zeros: the corners of the 4 x 4 result see one pixel each, through the lower right or the upper left weight.
+    assert.same({ -1, -2, -3, 0, -4, -4, -4, 3, -7, -4, -4, 6, 0, 7, 8, 9 }, values(unic.conv2d(x, w, nil, { padding = 1 })))
+    assert.same({ -1, -3, -7, -4 }, values(unic.conv2d(x, w, nil, { padding = 1, stride = 2 })))
+    assert.same({ -8 }, values(unic.conv2d(x, w, nil, { dilation = 2 })))
+    -- Two groups: the second filter sees the second channel only.
+    local two = tensor({ 1, 2, 3, 4, 10, 20, 30, 40 }, { 1, 2, 2, 2 })
+    assert.same({ 2, 4, 6, 8, 30, 60, 90, 120 }, values(unic.conv2d(two, tensor({ 2, 3 }, { 2, 1, 1, 1 }), nil, { groups = 2 })))
+  end)
+
+  it("gives the gradients worked out by hand", function()
+    local x = tensor({ 1, 2, 3, 4 }, { 1, 1, 2, 2 })
+    local w = tensor({ 3, 5 }, { 1, 1, 1, 2 })
+    local b = unic.tensor { 1 }
+    x.requires_grad, w.requires_grad, b.requires_grad = true, true, true
+    local y = unic.conv2d(x, w, b)   -- 3 + 10 + 1, 9 + 20 + 1
+    assert.same({ 14, 30 }, values(y))
+    y:backward { gradient = tensor({ 1, 10 }, { 1, 1, 2, 1 }) }
+    assert.same({ 3, 5, 30, 50 }, values(x.grad))
+    assert.same({ 31, 42 }, values(w.grad))
+    assert.same({ 11 }, values(b.grad))
+  end)
+
+  it("follows a weight that was changed in place", function()
+    local x, w = unic.uniform_(unic.empty { 2, 16, 6, 6 }, -1, 1), unic.uniform_(unic.empty { 16, 16, 3, 3 }, -1, 1)
+    local before = values(unic.conv2d(x, w))
+    unic.fill_(w, 0)
+    local after = values(unic.conv2d(x, w))
+    for i = 1, #after do assert.equal(0, after[i]) end
+    assert.is_true(math.abs(before[1]) > 0)
+  end)
+
+  it("leaves its result channels-last, and NaN where a window holds one", function()
+    local y = unic.conv2d(unic.ones { 2, 8, 4, 4 }, unic.ones { 8, 8, 1, 1 })
+    assert.same({ 128, 1, 32, 8 }, y.stride)
+    local x = unic.ones { 1, 1, 4, 4 }
+    x[{ 1, 1, 1, 1 }] = 0 / 0
+    local v = values(unic.conv2d(x, unic.ones { 1, 1, 2, 2 }))
+    assert.is_true(v[1] ~= v[1])
+    for i = 2, 9 do assert.equal(4, v[i]) end
+  end)
+end)
