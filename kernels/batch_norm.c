@@ -5,9 +5,8 @@
  * Saved: x, weight, bias, mean, rstd, and a bit mask of the ReLU where a residual makes recomputing it from x impossible (1/32 of an f32
  * activation; without a residual the mask is recomputed from x). Gradients: with g = the sum of dy's addends where the ReLU let through,
  *   dresidual = g, dbias = sum g, dweight = rstd sum g (x - mean), dx = weight rstd (g - dbias/R - (x - mean) rstd dweight/R).
- * Bits: any_threads. Rows are cut into fixed chunks with one partial result each, joined in order in f64. A chunk's statistics are taken about
- * the mean of its first rows (at least a 128th of the chunk), so that neither a large mean nor an outlier costs digits, and joined by the rule
- * of Chan, Golub and LeVeque (1983).
+ * Bits: any_threads. Rows are cut into fixed chunks with one partial result each, joined in order in f64. Statistics are taken in two
+ * passes over a tile that is in L1 and joined by the rule of Chan, Golub and LeVeque (1983), so that neither a large mean nor an outlier costs digits.
  *
  * Memory is channels-last or channels in blocks of 8 or 16. Work goes by tiles of up to 8 rows x 128 channels: short enough that the 8 rows
  * stream side by side, long enough that per-channel sums are rarely stored. Everything is memory-bound.
@@ -28,7 +27,7 @@ struct work {
   bool rows_first;                   /* order inside a chunk: all tiles of a row before the next row (channels-last), or the other way round */
   bool relu, masked, accumulate, accumulate_residual;
   unic_place x, residual, y, dy, dy2, dx, dresidual;
-  float *partial;                    /* [chunks][3][padded] */
+  float *partial;                    /* [chunks][2][padded] */
   const float *mean, *scale, *bias;  /* [padded] */
   const float *mean_g, *mean_gx;     /* what is taken from g: mean_g + (x - mean) mean_gx */
   uint8_t *mask;                     /* [all][padded]: bit r of a byte belongs to row r of the group */
@@ -70,7 +69,7 @@ typedef void visitor(const struct work *w, const struct tile *t, float *partial,
 
 /* Every tile of the groups begin .. end-1. */
 static inline __attribute__((always_inline)) void each_tile(const struct work *w, int64_t begin, int64_t end, visitor *visit) {
-  float *partial = w->partial ? w->partial + begin / w->chunk * 3 * w->padded : NULL;
+  float *partial = w->partial ? w->partial + begin / w->chunk * 2 * w->padded : NULL;
   int64_t tiles = (w->channels + w->width - 1) / w->width;
   for (int64_t g = begin; g < end;) {
     int64_t plane = g / w->groups, last = (plane + 1) * w->groups, n = (last < end ? last : end) - g;
@@ -85,31 +84,33 @@ static inline __attribute__((always_inline)) void each_tile(const struct work *w
   }
 }
 
-/* Forward sums: per channel a pivot (the mean of the chunk's first rows) and the first two moments about it. */
+/* Rows in the groups begin .. end-1. */
+static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) {
+  int64_t first = begin / w->groups, last = end / w->groups;
+  return (last * w->pixels + (end - last * w->groups) * ROWS) - (first * w->pixels + (begin - first * w->groups) * ROWS);
+}
+
+/* Forward: mean and sum of squares about it of the chunk so far, joined with those of the tile, which are taken in two passes over L1. */
 static inline __attribute__((always_inline)) void moments(const struct work *w, const struct tile *t, float *partial, bool first, int rows) {
   tile_buffer buffer;
   struct rows x = tile_load(&w->x, t, buffer);
-  float *pivot = partial + t->channel, *s1 = pivot + w->padded, *s2 = s1 + w->padded;
+  float *mean = partial + t->channel, *m2 = mean + w->padded, one = 1.0f / (float)rows;
+  float before = first ? 0 : (float)rows_of(w, t->group / w->chunk * w->chunk, t->group), part = (float)rows / (before + (float)rows), cross = before * part;
   for (int c = 0; c < t->width; c += LANES) {
-    vf p, a, b;
-    if (first) {
-      p = (vf){0};
-      for (int r = 0; r < rows; r++) p += vf_load(x.p + r * x.stride + c);
-      p *= 1.0f / (float)rows;
-      vf_store(pivot + c, p);
-      a = b = (vf){0};
-    } else {
-      p = vf_load(pivot + c);
-      a = vf_load(s1 + c);
-      b = vf_load(s2 + c);
-    }
+    vf sum = {0}, squares = {0};
+    for (int r = 0; r < rows; r++) sum += vf_load(x.p + r * x.stride + c);
+    sum *= one;
     for (int r = 0; r < rows; r++) {
-      vf d = vf_load(x.p + r * x.stride + c) - p;
-      a += d;
-      b += d * d;
+      vf d = vf_load(x.p + r * x.stride + c) - sum;
+      squares += d * d;
     }
-    vf_store(s1 + c, a);
-    vf_store(s2 + c, b);
+    if (!first) {
+      vf so_far = vf_load(mean + c), d = sum - so_far;
+      sum = so_far + d * part;
+      squares += vf_load(m2 + c) + d * d * cross;
+    }
+    vf_store(mean + c, sum);
+    vf_store(m2 + c, squares);
   }
 }
 
@@ -252,12 +253,6 @@ UNIC_LOOP(batch_norm_input_gradient) {
   each_tile(w, begin, end, visit_input_gradient);
 }
 
-/* Rows in the groups begin .. end-1. */
-static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) {
-  int64_t first = begin / w->groups, last = end / w->groups;
-  return (last * w->pixels + (end - last * w->groups) * ROWS) - (first * w->pixels + (begin - first * w->groups) * ROWS);
-}
-
 /* Join the chunks' partial results of channels begin .. end-1 into joined[0] and joined[1]: mean and biased variance, or the two sums. */
 UNIC_LOOP(batch_norm_join) {
   const struct work *w = context;
@@ -266,23 +261,22 @@ UNIC_LOOP(batch_norm_join) {
     for (int i = 0; i < PAD; i++) a[i] = b[i] = 0;
     double count = 0;
     for (int64_t g = 0; g < w->all; g += w->chunk) {
-      const float *restrict p = w->partial + g / w->chunk * 3 * w->padded + from;
-      const float *restrict q = p + w->padded, *restrict s = q + w->padded;
+      const float *restrict p = w->partial + g / w->chunk * 2 * w->padded + from, *restrict q = p + w->padded;
       if (w->backward) {
         for (int i = 0; i < PAD; i++) { a[i] += (double)p[i]; b[i] += (double)q[i]; }
         continue;
       }
       double n = (double)rows_of(w, g, g + w->chunk < w->all ? g + w->chunk : w->all), total = count + n, part = n / total, cross = count * part;
       for (int i = 0; i < PAD; i++) {
-        double mean = (double)p[i] + (double)q[i] / n, m2 = (double)s[i] - (double)q[i] * (double)q[i] / n, d = mean - a[i];
+        double d = (double)p[i] - a[i];
         a[i] += d * part;
-        b[i] += m2 + d * d * cross;
+        b[i] += (double)q[i] + d * d * cross;
       }
       count = total;
     }
     for (int i = 0; i < PAD; i++) {
       w->joined[from + i] = (float)a[i];
-      w->joined[w->padded + from + i] = (float)(w->backward ? b[i] : b[i] > 0 ? b[i] / w->rows : b[i] != b[i] ? b[i] : 0.0);
+      w->joined[w->padded + from + i] = (float)(w->backward ? b[i] : b[i] / w->rows);
     }
   }
 }
@@ -327,7 +321,7 @@ static unic_status batch_norm_shape(unic_call *c) {
     return unic_fail_arg(c, X, "%s was given, expected more than 1 value per channel when training", unic_tensor_describe(x, text, sizeof text));
   for (int i = RUNNING_MEAN; i <= RUNNING_VAR; i++) {
     if (!training && !c->in[i]) return unic_fail_arg(c, i, "it is missing, expected the running statistics when training = false");
-    if (training && !c->in[i] != !c->in[RUNNING_MEAN + RUNNING_VAR - i]) return unic_fail_arg(c, i, "it is missing, expected both running statistics or neither");
+    if (training && !c->in[i] && c->in[RUNNING_MEAN + RUNNING_VAR - i]) return unic_fail_arg(c, i, "it is missing, expected both running statistics or neither");
   }
   if (!(c->arg[EPS].number >= 0)) return unic_fail_arg(c, EPS, "%g was given, expected at least 0", c->arg[EPS].number);
   if (!(c->arg[MOMENTUM].number >= 0 && c->arg[MOMENTUM].number <= 1)) return unic_fail_arg(c, MOMENTUM, "%g was given, expected 0 to 1", c->arg[MOMENTUM].number);
@@ -368,7 +362,7 @@ static void describe(const unic_kernel *k, struct plan *p) {
   p->all = p->planes * p->groups;
   p->padded = padded_channels(channels, p->blocked);
   p->width = block ? block : unic_channels_width(x);
-  /* About 128 KB of f32 per chunk, so that a chunk's partial results are small beside it; at most 1024 rows, for the accuracy of the pivot. */
+  /* About 128 KB of f32 per chunk, so that a chunk's partial results are small beside it; at most 1024 rows, which f32 sums of gradients bear. */
   p->chunk = 4096 / (channels > 0 ? channels : 1);
   p->chunk = p->chunk < 4 ? 4 : p->chunk > 128 ? 128 : p->chunk;
   p->chunks = (p->all + p->chunk - 1) / p->chunk;
@@ -381,7 +375,7 @@ static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
   describe(k, p);
   out->data = p;
   out->free = unic_delete;
-  out->scratch = (ARRAYS + 3 * p->chunks) * p->padded * (int64_t)sizeof(float);
+  out->scratch = (ARRAYS + 2 * p->chunks) * p->padded * (int64_t)sizeof(float);
   return UNIC_OK;
 }
 

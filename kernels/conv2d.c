@@ -401,8 +401,11 @@ static void forward_channels(void *context, int64_t begin, int64_t end) {
   each_product(k, &k->in[X], &k->in[WEIGHT], y, begin, end, add_y);
 }
 
+/* Output channels per chunk: all of them where waking a second thread would cost more than the loops. */
+static int64_t reference_chunk(const unic_kernel *k) { return conv2d_flops(k) < 1e6 ? k->in[WEIGHT].shape[0] : 1; }
+
 static unic_status conv2d_reference(const unic_kernel *k) {
-  unic_parallel_for(k->in[WEIGHT].shape[0], 1, forward_channels, (void *)(uintptr_t)k);
+  unic_parallel_for(k->in[WEIGHT].shape[0], reference_chunk(k), forward_channels, (void *)(uintptr_t)k);
   return UNIC_OK;
 }
 
@@ -418,7 +421,7 @@ static unic_status conv2d_reference_backward(const unic_kernel *k) {
   const unic_view *dy = &k->dout[Y];
   if (!dy->data) return UNIC_OK;
   if (k->din[X].present) each_product(k, &k->din[X], &k->in[WEIGHT], dy, 0, k->in[WEIGHT].shape[0], add_dx);
-  if (k->din[WEIGHT].present) unic_parallel_for(k->in[WEIGHT].shape[0], 1, weight_channels, (void *)(uintptr_t)k);
+  if (k->din[WEIGHT].present) unic_parallel_for(k->in[WEIGHT].shape[0], reference_chunk(k), weight_channels, (void *)(uintptr_t)k);
   if (k->din[BIAS].present)
     for (int64_t n = 0; n < dy->shape[0]; n++)
       for (int64_t o = 0; o < dy->shape[1]; o++)
