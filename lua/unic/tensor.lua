@@ -365,7 +365,7 @@ meta.__sub = ops.sub
 meta.__mul = ops.mul
 meta.__div = ops.div
 meta.__pow = ops.pow
-meta.__unm = ops.neg
+meta.__unm = function(x) return ops.neg(x) end   -- Lua hands the operand over twice
 meta.__len = function(x) return x:dim() == 0 and 1 or x:size(1) end
 meta.__tostring = function(x)
   local ok, shape = pcall(function() return x.shape end)

@@ -3,6 +3,7 @@
 -- @module unic.testing
 local unic = require "unic"
 local core = require "unic.core"
+local ffi = require "ffi"
 
 local testing = {}
 
@@ -15,11 +16,27 @@ testing.tolerance = {
   gradcheck = 1e-6, -- central differences in f64 with a step of 1e-6: truncation and rounding both near 1e-9, relative to small gradients
 }
 
+-- The elements as f64 in row-major order: a pointer, their number, and the tensor that owns them.
 local function flat(x)
   local host = x:detach()
   if host.device ~= "cpu" then host = host:to("cpu") end
   if host.dtype ~= "f64" then host = unic.cast(host, "f64") end
-  return unic.reshape(host, { -1 }):totable()
+  host = unic.contiguous(host)
+  return ffi.cast("const double *", host:data_ptr()), host:numel(), host
+end
+
+--- The largest magnitude among finite elements.
+-- @param x a tensor
+-- @return a number
+function testing.largest(x)
+  local p, n, owner = flat(x)
+  local m = 0
+  for i = 0, n - 1 do
+    local v = math.abs(p[i])
+    if v > m and v < math.huge then m = v end
+  end
+  owner:touched()
+  return m
 end
 
 --- error(a, ref) = max|a - ref| / (max|ref| + rms(ref)), ref in f64; NaN and Inf must agree in place and sign.
@@ -28,26 +45,30 @@ end
 -- @param scale added to the denominator instead of rms(ref) when given (for gradients: 1e-3 x the largest gradient of the module)
 -- @return the error, and where it is largest (0-based)
 function testing.error(a, ref, scale)
-  local x, y = flat(a), flat(ref)
-  if #x ~= #y then return math.huge, 0 end
+  local x, n, ox = flat(a)
+  local y, m, oy = flat(ref)
+  if n ~= m then return math.huge, 0 end
   local worst, at, largest, squares = 0, 0, 0, 0
-  for i = 1, #x do
+  for i = 0, n - 1 do
     local p, q = x[i], y[i]
-    if q == q and math.abs(q) ~= math.huge then
-      largest = math.max(largest, math.abs(q))
+    local size = math.abs(q)
+    if size < math.huge then   -- false for NaN too
+      if size > largest then largest = size end
       squares = squares + q * q
     end
     if p ~= p or q ~= q then
-      if (p ~= p) ~= (q ~= q) then return math.huge, i - 1 end
-    elseif math.abs(p) == math.huge or math.abs(q) == math.huge then
-      if p ~= q then return math.huge, i - 1 end
+      if (p ~= p) ~= (q ~= q) then return math.huge, i end
+    elseif size == math.huge or math.abs(p) == math.huge then
+      if p ~= q then return math.huge, i end
     else
       local d = math.abs(p - q)
-      if d > worst then worst, at = d, i - 1 end
+      if d > worst then worst, at = d, i end
     end
   end
+  ox:touched()
+  oy:touched()
   if worst == 0 then return 0, 0 end
-  local rms = #x > 0 and math.sqrt(squares / #x) or 0
+  local rms = n > 0 and math.sqrt(squares / n) or 0
   return worst / math.max(largest + (scale or rms), 1e-30), at
 end
 

@@ -5,8 +5,10 @@ local cases = {
   { x = { 3, 5 } }, { x = { 3, 5 }, dims = { 1 } }, { x = { 3, 5 }, dims = { -1 }, keepdim = true }, { x = { 2, 3, 4 }, dims = { 1, 3 } },
   { x = { 4, 7, 5, 3 }, dims = { 2 } }, { x = { 70, 1100 } }, { x = { 70, 1100 }, dims = { 1 } }, { x = { 70, 1100 }, dims = { 2 } }, { x = {} },
 }
+-- logsumexp's gradient is exp(x - y) with y rounded to the storage type: an error of half an ulp of y (0.02 at y = 8 in bf16) is one of its own.
+local coarse = { logsumexp = { bf16 = 4e-2, f16 = 6e-3 } }
 for _, name in ipairs { "sum", "mean", "max", "min", "logsumexp", "norm" } do
-  ops.check(name, cases, { tolerance = { bf16 = 1e-2 }, errors = {
+  ops.check(name, cases, { tolerance = coarse[name] or { bf16 = 1e-2 }, errors = {
     { { x = { 2, 3 }, dims = { 3 } }, "argument 'dims': dimension 3 was given" }, { { x = { 2, 3 }, dims = { 0 } }, "count from 1" },
     { { x = { 2, 3 }, dims = { 1, -2 } }, "given twice" } } })
 end
