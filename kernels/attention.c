@@ -44,6 +44,9 @@ struct attention {
 
 static inline int64_t attention_padded(int64_t floats) { return (floats + 15) & ~(int64_t)15; }
 
+/* Numbers that row_bits makes for a row of that many keys, at most. */
+#define BITS_ROOM(keys) attention_padded((keys) + 34)
+
 /* Can oneDNN use a head of this as it lies? */
 static inline bool heads_plain(const struct heads *h, int64_t depth) { return h->dtype == UNIC_F32 && h->col == 1 && h->row >= depth; }
 
@@ -122,6 +125,23 @@ static void row_mask(const struct attention *a, int64_t b, int64_t h, int64_t i,
   }
 }
 
+/* exp for arguments that are at most 0 up to rounding, at two thirds of unic_expf's price: the scores of a head are most of what is computed
+ * outside of oneDNN. Below -87 (1e-38 of the largest weight) it is 0; NaN stays. */
+static inline float exp_falling(float x) {
+  float c = x < -87.0f ? -87.0f : x, k = rintf(c * 1.44269504f), r = c - k * 0.693145752f;
+  r = r - k * 1.42860677e-6f;
+  float p = 0.00139411084f;
+  p = p * r + 0.0083751264f;
+  p = p * r + 0.0416663529f;
+  p = p * r + 0.166664155f;
+  p = p * r + 0.500000005f;
+  p = p * r + 1.00000004f;
+  p = p * r + 1.0f;
+  union { float f; int32_t i; } y = {p};
+  y.i += (int32_t)((uint32_t)(int32_t)k << 23);
+  return x < -87.0f ? 0.0f : y.f;
+}
+
 static inline float row_max(const float *restrict s, int64_t n) {
   float m = -INFINITY;
   #pragma omp simd reduction(max : m)
@@ -129,10 +149,14 @@ static inline float row_max(const float *restrict s, int64_t n) {
   return m;
 }
 
-/* Numbers of query i's row of the [B,H,S,L] stream. */
-static inline void row_bits(const struct attention *a, int64_t b, int64_t h, int64_t i, int64_t n, uint32_t *bits) {
-  unic_random_row(a->seed, a->counter, ((b * a->heads + h) * a->queries + i) * a->keys, n, bits);
+/* The first n numbers of query i's row of the [B,H,S,L] stream. A row begins anywhere in a block of four, and numbers come cheapest in whole
+ * runs of 32 (eight blocks side by side): a few more than needed are made on both sides. */
+static inline const uint32_t *row_bits(const struct attention *a, int64_t b, int64_t h, int64_t i, int64_t n, uint32_t *buffer) {
+  int64_t first = ((b * a->heads + h) * a->queries + i) * a->keys, ahead = first & 3;
+  unic_random_row(a->seed, a->counter, first - ahead, (ahead + n + 31) & ~(int64_t)31, buffer);
+  return buffer + ahead;
 }
+
 
 static inline void row_clear(float *restrict s, int64_t from, int64_t to) { for (int64_t j = from; j < to; j++) s[j] = 0; }
 
@@ -141,7 +165,7 @@ static float row_exp(const struct attention *a, float *restrict s, int64_t n, fl
   float sum = 0;
   #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < n; j++) {
-    float e = unic_expf(s[j] - m);
+    float e = exp_falling(s[j] - m);
     s[j] = e;
     sum += e;
   }
@@ -160,7 +184,7 @@ UNIC_LOOP(attention_forward_heads) {
   float *scores = a->scratch + unic_thread_index() * a->scratch_floats, *free = scores + attention_padded(a->rows * a->ld);
   uint32_t *bits = NULL;
   float *k_buffer = NULL, *v_buffer = NULL, *q_buffer = NULL, *y_buffer = NULL;
-  if (a->threshold) { bits = (uint32_t *)free; free += attention_padded(a->keys); }
+  if (a->threshold) { bits = (uint32_t *)free; free += BITS_ROOM(a->keys); }
   if (!heads_plain(&a->k, depth)) { k_buffer = free; free += attention_padded(a->keys * depth); }
   if (!heads_plain(&a->v, depth)) { v_buffer = free; free += attention_padded(a->keys * depth); }
   if (!heads_plain(&a->q, depth)) { q_buffer = free; free += attention_padded(a->rows * depth); }
@@ -191,8 +215,7 @@ UNIC_LOOP(attention_forward_heads) {
         row_clear(s, 0, n);
         share[r] = 0;
       } else {
-        if (bits) row_bits(a, b, h, i, own, bits);
-        sum = row_exp(a, s, own, m, bits);
+        sum = row_exp(a, s, own, m, bits ? row_bits(a, b, h, i, own, bits) : NULL);
         row_clear(s, own, n);
         share[r] = a->drop_all ? 0 : a->keep / sum;
       }
@@ -214,7 +237,7 @@ static void row_backward(const struct attention *a, float *restrict s, float *re
   if (!bits) {
     #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < n; j++) {
-      float p = unic_expf(s[j] - lse);
+      float p = exp_falling(s[j] - lse);
       s[j] = p;
       sum += p * dp[j];
     }
@@ -226,7 +249,7 @@ static void row_backward(const struct attention *a, float *restrict s, float *re
   float keep = a->keep;
   #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < n; j++) {
-    float p = unic_expf(s[j] - lse), d = bits[j] < threshold ? 0.0f : keep * dp[j];
+    float p = exp_falling(s[j] - lse), d = bits[j] < threshold ? 0.0f : keep * dp[j];
     s[j] = p;
     dp[j] = d;
     sum += p * d;
@@ -246,7 +269,7 @@ UNIC_LOOP(attention_backward_heads) {
   float *scores = a->scratch + unic_thread_index() * a->scratch_floats, *dp = scores + attention_padded(a->rows * a->ld), *free = dp + attention_padded(a->rows * a->ld);
   uint32_t *bits = NULL;
   float *k_buffer = NULL, *v_buffer = NULL, *q_buffer = NULL, *dy_buffer = NULL, *dq_buffer = NULL, *dk_buffer = NULL, *dv_buffer = NULL;
-  if (a->threshold) { bits = (uint32_t *)free; free += attention_padded(a->keys); }
+  if (a->threshold) { bits = (uint32_t *)free; free += BITS_ROOM(a->keys); }
   if (!heads_plain(&a->k, depth)) { k_buffer = free; free += attention_padded(a->keys * depth); }
   if (!heads_plain(&a->v, depth)) { v_buffer = free; free += attention_padded(a->keys * depth); }
   if (!heads_plain(&a->q, depth)) { q_buffer = free; free += attention_padded(a->rows * depth); }
@@ -275,9 +298,8 @@ UNIC_LOOP(attention_backward_heads) {
         int64_t i = first + r, own = a->causal && i + 1 < n ? i + 1 : n;
         float *s = scores + r * a->ld, *d = dp + r * a->ld;
         if (a->mask) row_mask(a, b, h, i, s, own);
-        if (bits) row_bits(a, b, h, i, own, bits);
         if (a->drop_all) { row_clear(s, 0, n); row_clear(d, 0, n); continue; }
-        row_backward(a, s, d, own, a->lse[(b * a->heads + h) * a->queries + i], bits);
+        row_backward(a, s, d, own, a->lse[(b * a->heads + h) * a->queries + i], bits ? row_bits(a, b, h, i, own, bits) : NULL);
         row_clear(s, own, n);
         row_clear(d, own, n);
       }
@@ -416,7 +438,7 @@ static void describe(const unic_kernel *k, struct attention *a) {
   a->blocks = (a->queries + most - 1) / most;
   a->rows = a->blocks > 0 ? (a->queries + a->blocks - 1) / a->blocks : 0;
   int64_t floats = attention_padded(a->rows * a->ld) * (k->backward ? 2 : 1);
-  if (a->threshold) floats += attention_padded(a->keys);
+  if (a->threshold) floats += BITS_ROOM(a->keys);
   struct heads *by_key[4] = {&a->k, &a->v, &a->dk, &a->dv}, *by_query[4] = {&a->q, k->backward ? &a->dy : &a->y, &a->dq};
   bool wanted[3] = {false, false, false};
   for (int i = 0; i < 3 && k->backward; i++) wanted[i] = k->din[from[i]].present;
