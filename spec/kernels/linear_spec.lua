@@ -8,7 +8,7 @@ describe("linear", function()
     { x = { 5, 3 }, weight = { 4, 3 }, bias = { 4 }, activation = "relu" },
     { x = { 3, 4 }, weight = { 2, 4 }, activation = "gelu", note = "no bias" },
     { x = { 6 }, weight = { 4, 6 }, bias = { 4 }, activation = "relu", note = "a single row without its dimension" },
-    { x = { 70, 130 }, weight = { 1100, 130 }, bias = { 1100 }, activation = "gelu", note = "crosses a row buffer, a chunk of sums and a thread split" },
+    { x = { 33, 17 }, weight = { 1100, 17 }, bias = { 1100 }, activation = "gelu", note = "crosses a row buffer, a chunk of sums and a thread split" },
     { x = { 3, 41, 33 }, weight = { 70, 33 }, bias = { 70 }, note = "large, no activation" },
     { x = { 301, 65 }, weight = { 33, 65 }, bias = { 33 }, activation = "relu", note = "large, relu" },
     { x = { 0, 3 }, weight = { 4, 3 }, bias = { 4 }, note = "no rows" },
@@ -73,6 +73,18 @@ describe("linear", function()
     z.requires_grad = true
     unic.linear(z, unic.tensor({ { 1 } }), nil, "gelu"):backward { gradient = unic.tensor({ { 1 }, { 1 }, { 1 }, { 1 } }) }
     assert.same({ { 0 }, { 1 }, { 0 }, { 1 } }, z.grad:totable())
+  end)
+
+  it("works through a batch of gradients in pieces of 64 MB", function()
+    -- 18 M gradients of z, all of them 1: every sum is known
+    local rows, width = 1100, 16384
+    local xs, w, b = unic.ones({ rows, 1 }), unic.ones({ width, 1 }), unic.zeros({ width })
+    xs.requires_grad, w.requires_grad, b.requires_grad = true, true, true
+    unic.linear(xs, w, b, "relu"):backward { gradient = unic.ones({ rows, width }) }
+    for _, v in ipairs(unic.reshape(xs.grad, { -1 }):totable()) do assert.equal(width, v) end
+    for _, t in ipairs { w.grad, b.grad } do
+      for _, v in ipairs(unic.reshape(t, { -1 }):totable()) do assert.equal(rows, v) end
+    end
   end)
 
   it("gives parameters f32 gradients under bf16", function()

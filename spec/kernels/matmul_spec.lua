@@ -14,10 +14,10 @@ describe("matmul", function()
     { a = { 4 }, b = { 2, 4, 3 }, note = "vector by a batch" },
     { a = { 2, 3, 4 }, b = { 4 }, note = "batch by vector" },
     { a = { 3, 1 }, b = { 1, 4 }, note = "outer product" },
-    { a = { 40, 33, 17 }, b = { 40, 17, 29 }, note = "many small products, spread over the team" },
-    { a = { 2, 130, 70 }, b = { 2, 70, 150 }, note = "few large products" },
-    { a = { 6, 5, 33, 20 }, b = { 20, 45 }, note = "leading dimensions folded into rows" },
-    { a = { 257, 65 }, b = { 65, 129 }, note = "one large product" },
+    { a = { 20, 23, 17 }, b = { 20, 17, 19 }, note = "many small products, spread over the team" },
+    { a = { 2, 128, 128 }, b = { 2, 128, 128 }, note = "few large products" },
+    { a = { 6, 5, 13, 20 }, b = { 20, 25 }, note = "leading dimensions folded into rows" },
+    { a = { 150, 65 }, b = { 65, 70 }, note = "one large product" },
     { a = { 0, 4 }, b = { 4, 2 }, note = "no rows" },
     { a = { 3, 0 }, b = { 0, 2 }, note = "nothing to sum" },
     { a = { 0, 3, 4 }, b = { 4, 2 }, note = "empty batch" },
@@ -77,6 +77,21 @@ describe("matmul", function()
       local ex, ey = grads("f64")
       assert.close(dx, ex)
       assert.close(dy, ey)
+    end
+  end)
+
+  it("works through half-precision operands in panels", function()
+    -- zeros and ones: all sums below 2048 are exact in f16
+    for _, shape in ipairs { { {}, 3, 5000, 1100 }, { { 9 }, 2, 1000, 300 } } do
+      local lead, m, k, n = shape[1], shape[2], shape[3], shape[4]
+      local function zeros_and_ones(rows, cols, below)
+        local full = lead[1] and { lead[1], rows, cols } or { rows, cols }
+        local t = unic.randint_(unic.empty(full, { dtype = "i64" }), 0, below, { rng = unic.new_generator(rows) })
+        return unic.cast(unic.cast(unic.cast(t, "bool"), "u8"), "f32")
+      end
+      local a, b = zeros_and_ones(m, k, 2), zeros_and_ones(k, n, 2)
+      local exact = unic.matmul(a, b)
+      assert.same_bits(unic.cast(unic.matmul(unic.cast(a, "f16"), unic.cast(b, "f16")), "f32"), exact)
     end
   end)
 
