@@ -37,7 +37,7 @@ describe("linear", function()
     local function gelu(v) return unic.linear(unic.tensor({ { v } }, { dtype = "f64" }), one, nil, "gelu"):item() end
     assert.is_true(math.abs(gelu(1) - 0.841344746068543) < 1e-12)
     assert.is_true(math.abs(gelu(-2) + 0.0455002638963584) < 1e-12)
-    assert.is_true(math.abs(gelu(0.5) - 0.345731230631270) < 1e-12)
+    assert.is_true(math.abs(gelu(0.5) - 0.345731230637007) < 1e-12)
     local low = unic.linear(unic.tensor({ { 1 }, { -2 }, { 0.5 } }), unic.tensor({ { 1 } }), nil, "gelu"):totable()
     assert.is_true(math.abs(low[1][1] - 0.841344746) < 2e-7)
     assert.is_true(math.abs(low[2][1] + 0.045500264) < 2e-8)
