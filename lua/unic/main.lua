@@ -207,15 +207,12 @@ local function find_checks()
 end
 
 local function list_checks(checks)
-  local width, cost_width = 4, 4
+  local width = 0
+  for _, check in ipairs(checks) do width = math.max(width, #check.name) end
+  io.write("./unic check NAME runs one of these; each prints lines `pass NAME value limit` or `short NAME value limit`.\n")
   for _, check in ipairs(checks) do
-    width = math.max(width, #check.name)
-    cost_width = math.max(cost_width, #(check.cost or "?"))
+    io.write("\n  ", check.name, (" "):rep(width - #check.name + 2), check.title or "", "\n", (" "):rep(width + 4), "cost: ", check.cost or "?", "\n")
   end
-  local row = ("  %%-%ds  %%-%ds  %%s\n"):format(width, cost_width)
-  io.write("./unic check NAME runs one of these; each prints lines `pass NAME value limit` or `short NAME value limit`.\n\n")
-  io.write(row:format("name", "cost", "what"))
-  for _, check in ipairs(checks) do io.write(row:format(check.name, check.cost or "?", check.title or "")) end
 end
 
 commands.check = function(words)
