@@ -227,6 +227,13 @@ static void stop_here(EditLine *el) {
   el_set(el, EL_REFRESH);
 }
 
+/* Signals that came while they were blocked take effect now. (pselect leaves them pending when there is a key to read as well.) */
+static void let_signals_in(void) {
+  sigset_t blocked;
+  pthread_sigmask(SIG_SETMASK, &outside_mask, &blocked);
+  pthread_sigmask(SIG_SETMASK, &blocked, 0);
+}
+
 /* One key, as libedit asks for it: 1 with the character, 0 at the end of input, -1 on an error or Ctrl-C. Signals are let in only while
  * waiting, so that none is missed between a look at the flag and the wait. */
 static int read_key(EditLine *el, wchar_t *key) {
@@ -250,6 +257,8 @@ static int read_key(EditLine *el, wchar_t *key) {
       if (errno == EINTR) continue;
       return -1;
     }
+    let_signals_in();
+    if (read_interrupted) return -1;
     ssize_t got = read(STDIN_FILENO, bytes + count, 1);
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got <= 0) return (int)got;
@@ -322,7 +331,7 @@ static bool open_editor(void) {
   el_set(editor, EL_PROMPT_ESC, prompt_of, '\1');
   el_set(editor, EL_EDITOR, "emacs");
   el_set(editor, EL_HIST, history, history_list);
-  el_set(editor, EL_ADDFN, "unic-complete", "Complete a Lua name", complete);
+  el_wset(editor, EL_ADDFN, L"unic-complete", L"Complete a Lua name", complete);   /* el_set would copy the words and never free them */
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) el_set(editor, EL_BIND, keys[i][0], keys[i][1], NULL);
   el_source(editor, 0);   /* the user's ~/.editrc */
   el_wset(editor, EL_GETCFN, read_key);

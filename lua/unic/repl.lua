@@ -90,8 +90,10 @@ function repl.start(options)
   end
 
   for name, value in pairs(options.locals or {}) do session:define(name, value) end
-  if on_keyboard and options.banner ~= false then say(banner(core, session)) end
-  if options.script then
+  local function greet()
+    if on_keyboard and options.banner ~= false then say(banner(core, session)) end
+  end
+  if not options.script then greet() else
     local start = edit.clock()
     local ok, locals, report = recipe.run(options.script, edit.run, unpack(options.arguments or {}))
     local names = {}
@@ -101,6 +103,7 @@ function repl.start(options)
     end
     if not ok then complain(report) end
     took(edit.clock() - start)
+    greet()   -- below what the script printed
     table.sort(names)
     if on_keyboard and #names > 0 then say(paint("dim", "locals of " .. options.script .. ": " .. table.concat(names, ", "))) end
   end
