@@ -1,6 +1,7 @@
 /* accumulate: to += from for floating types, any strides and dtypes, blocked or strided; `from` broadcasts to the shape of `to`.
  *
  * The sum is taken in f32 (f64 when either side is f64) and rounded once into the dtype of `to`. */
+#include "move.h"
 #include "walk.h"
 
 enum { TO, FROM };
@@ -68,13 +69,17 @@ static unic_status shape(unic_call *c) {
                        unic_shape_describe(to->ndim, to->shape, b, sizeof b));
 }
 
-static unic_status forward(const unic_kernel *k) {
-  struct accumulate c = {.to = k->in[TO].data, .from = k->in[FROM].data, .to_dtype = k->in[TO].dtype, .from_dtype = k->in[FROM].dtype};
-  if (k->in[TO].numel == 0) return UNIC_OK;
-  const unic_view *const views[2] = {&k->in[TO], &k->in[FROM]};
+void unic_move_add(const unic_view *to, const unic_view *from) {
+  struct accumulate c = {.to = to->data, .from = from->data, .to_dtype = to->dtype, .from_dtype = from->dtype};
+  if (to->numel == 0) return;
+  const unic_view *const views[2] = {to, from};
   unic_walk_init(&c.walk, 2, views);
   if (c.to_dtype == UNIC_F64 || c.from_dtype == UNIC_F64) UNIC_RUN(accumulate_rows_f64, c.walk.numel, UNIC_WALK_CHUNK, &c);
   else UNIC_RUN(accumulate_rows, c.walk.numel, UNIC_WALK_CHUNK, &c);
+}
+
+static unic_status forward(const unic_kernel *k) {
+  unic_move_add(&k->in[TO], &k->in[FROM]);
   return UNIC_OK;
 }
 

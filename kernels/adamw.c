@@ -78,7 +78,7 @@ static unic_status plan(const unic_kernel *k, unic_plan *p) {
 
 static unic_status forward(const unic_kernel *k) {
   float *step = k->in[STEP].data;
-  double lr = *(const float *)k->in[LR].data, scale = *(const float *)k->in[SCALE].data;
+  double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
   double beta1 = k->arg[BETA1].number, beta2 = k->arg[BETA2].number, t = (double)*step + 1;
   unic_view *const lists[4] = {k->list[PARAMS], k->list[GRADS], k->list[EXP_AVG], k->list[EXP_AVG_SQ]};
   unic_multi_item *items = k->scratch;
@@ -95,22 +95,16 @@ static unic_status forward(const unic_kernel *k) {
 
 /* ---------------------------------------------------------------- the plain f64 form */
 
-static int64_t place(const unic_view *v, int64_t i) {
-  int64_t at = 0;
-  for (int d = v->ndim - 1; d >= 0; d--) { at += i % v->shape[d] * v->stride[d]; i /= v->shape[d]; }
-  return at;
-}
-
 static unic_status reference(const unic_kernel *k) {
   float *step = k->in[STEP].data;
-  double lr = *(const float *)k->in[LR].data, scale = *(const float *)k->in[SCALE].data;
+  double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
   double b1 = k->arg[BETA1].number, b2 = k->arg[BETA2].number;
   *step += 1;
   for (int64_t n = 0; n < k->arg[PARAMS].integer; n++) {
     const unic_view *p = &k->list[PARAMS][n], *g = &k->list[GRADS][n], *m = &k->list[EXP_AVG][n], *v = &k->list[EXP_AVG_SQ][n];
     for (int64_t i = 0; i < p->numel; i++) {
-      double d = scale * unic_element_get(g->data, g->dtype, place(g, i));
-      double *pi = (double *)p->data + place(p, i), *mi = (double *)m->data + place(m, i), *vi = (double *)v->data + place(v, i);
+      double d = scale * unic_element_get(g->data, g->dtype, unic_view_place(g, i));
+      double *pi = (double *)p->data + unic_view_place(p, i), *mi = (double *)m->data + unic_view_place(m, i), *vi = (double *)v->data + unic_view_place(v, i);
       *pi -= lr * k->arg[WEIGHT_DECAY].number * *pi;
       *mi += (1 - b1) * (d - *mi);
       *vi += (1 - b2) * (d * d - *vi);
@@ -126,9 +120,13 @@ static const unic_op op_adamw = {
   .signature = "params!: tensors, grads: tensors<float>, exp_avg!: tensors<wide>, exp_avg_sq!: tensors<wide>, lr: scalar, step!: tensor<f32>[], scale: scalar = 1,"
                " beta1: number = 0.9, beta2: number = 0.999, eps: number = 1e-8, weight_decay: number = 0.01",
   .doc = "One AdamW step for a list of parameters, in place; `step` is counted up by one.\n"
-         "params, grads, exp_avg, exp_avg_sq: lists of the same shapes\nlr: learning rate\nstep: number of steps taken, a scalar tensor\n"
-         "scale: multiplies the gradients (clip coefficient, 1 / loss scale)\nbeta1, beta2: decay of the moments\neps: added to the root\n"
-         "weight_decay: decoupled decay, times lr",
+         "params, grads, exp_avg, exp_avg_sq  lists of the same shapes\n"
+         "lr                                  learning rate\n"
+         "step                                number of steps taken, a scalar tensor\n"
+         "scale                               multiplies the gradients (clip coefficient, 1 / loss scale)\n"
+         "beta1, beta2                        decay of the moments\n"
+         "eps                                 added to the root\n"
+         "weight_decay                        decoupled decay, times lr",
   .layouts = "params:any grads:any exp_avg:any exp_avg_sq:any",
   .shape = shape,
   .plan = plan,

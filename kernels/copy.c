@@ -3,6 +3,7 @@
  * Four forms, the first that fits: both one flat row (memcpy or conversion in chunks); rows that are dense on both sides; a transposition of
  * two dimensions in tiles (row-major <-> channels-last, plain <-> blocked); element by element through row buffers. Floats become integers
  * towards zero, saturating, NaN 0; integers wrap; bool is "not zero". Any number of threads gives the same bits (no sums). */
+#include "move.h"
 #include "walk.h"
 
 enum { TO, FROM };
@@ -136,16 +137,16 @@ static unic_status shape(unic_call *c) {
                        unic_shape_describe(to->ndim, to->shape, b, sizeof b));
 }
 
-static unic_status move(const unic_view *to, const unic_view *from) {
+void unic_move(const unic_view *to, const unic_view *from) {
   struct copy c = {.to = to->data, .from = from->data, .to_dtype = to->dtype, .from_dtype = from->dtype};
-  if (to->numel == 0) return UNIC_OK;
+  if (to->numel == 0) return;
   const unic_view *const views[2] = {to, from};
   unic_walk_init(&c.walk, 2, views);
   const unic_walk *w = &c.walk;
   c.size = unic_size_of(c.to_dtype);
   if (unic_walk_flat(w)) {
     UNIC_RUN(copy_flat, w->numel, UNIC_WALK_CHUNK, &c);
-    return UNIC_OK;
+    return;
   }
   /* Where is `from` densest? When that is not where `to` is, rows would fetch one element per cache line: go by tiles. */
   int inner = w->ndim - 1;
@@ -161,13 +162,15 @@ static unic_status move(const unic_view *to, const unic_view *from) {
     for (int d = 0; d < inner; d++) if (d != c.along) tiles *= w->shape[d];
     int64_t per_tile = (w->shape[c.along] < TILE_A ? w->shape[c.along] : TILE_A) * (w->shape[inner] < TILE_B ? w->shape[inner] : TILE_B);
     UNIC_RUN(copy_tiles, tiles, UNIC_WALK_CHUNK / per_tile, &c);
-    return UNIC_OK;
+    return;
   }
   UNIC_RUN(copy_rows, w->numel, UNIC_WALK_CHUNK, &c);
-  return UNIC_OK;
 }
 
-static unic_status forward(const unic_kernel *k) { return move(&k->in[TO], &k->in[FROM]); }
+static unic_status forward(const unic_kernel *k) {
+  unic_move(&k->in[TO], &k->in[FROM]);
+  return UNIC_OK;
+}
 
 /* ---------------------------------------------------------------- the forms of it that recipes call: y is x in another dtype or layout */
 
@@ -186,15 +189,22 @@ static unic_status channels_last_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-static unic_status move_forward(const unic_kernel *k) { return move(&k->out[0], &k->in[X]); }
-static unic_status move_backward(const unic_kernel *k) { return k->din[X].present ? move(&k->din[X], &k->dout[0]) : UNIC_OK; }
+static unic_status move_forward(const unic_kernel *k) {
+  unic_move(&k->out[0], &k->in[X]);
+  return UNIC_OK;
+}
+
+static unic_status move_backward(const unic_kernel *k) {
+  unic_move_gradient(&k->din[X], &k->dout[0], k->accumulate[X]);
+  return UNIC_OK;
+}
 
 static const unic_op op_cast = {
   .name = "cast",
   .signature = "x: tensor<any>, dtype: dtype -> y",
   .doc = "The same values in another dtype. Floats become integers towards zero, saturating; bool is \"not zero\".\n"
          "  dtype  \"f32\", \"bf16\", \"f16\", \"f64\", \"i64\", \"i32\", \"u8\" or \"bool\"",
-  .grads = "x:write_only",
+  .grads = "x",
   .layouts = "x:any|blocked",
   .shape = cast_shape,
   .cpu = {.forward = move_forward, .backward = move_backward},
@@ -205,7 +215,7 @@ static const unic_op op_channels_last = {
   .name = "channels_last",
   .signature = "x: tensor<any>[N,C,H,W] -> y",
   .doc = "The same image batch with its channels innermost in memory, the layout in which convolutions run.",
-  .grads = "x:write_only",
+  .grads = "x",
   .layouts = "x:any|blocked",
   .shape = channels_last_shape,
   .cpu = {.forward = move_forward, .backward = move_backward},

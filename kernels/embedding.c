@@ -150,7 +150,9 @@ static const unic_op op_embedding = {
   .name = "embedding",
   .signature = "ids: tensor<int>, table: tensor[V,C], padding: int = -1 -> y",
   .doc = "Look up rows of a table: y[..., :] = table[ids[...], :].\n"
-         "ids: row numbers from 0, any shape\ntable: one row per id\npadding: the id whose row gets no gradient; -1 for none",
+         "ids      row numbers from 0, any shape\n"
+         "table    one row per id\n"
+         "padding  the id whose row gets no gradient; -1 for none",
   .saves = "ids",
   .grads = "table:wide|rows",
   .shape = shape,

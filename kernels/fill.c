@@ -1,4 +1,5 @@
 /* fill: every element of `to` = value, any strides, any dtype, blocked or strided. Values become integers as `copy` makes them. */
+#include "move.h"
 #include "walk.h"
 
 enum { TO, VALUE };
@@ -33,18 +34,21 @@ UNIC_LOOP_TABLE(fill_rows);
 
 static unic_status shape(unic_call *c) { return UNIC_OK; }
 
-static unic_status forward(const unic_kernel *k) {
-  struct fill f = {.to = k->in[TO].data, .dtype = k->in[TO].dtype};
-  if (k->in[TO].numel == 0) return UNIC_OK;
-  const unic_view *const views[1] = {&k->in[TO]};
+void unic_move_fill(const unic_view *to, double value) {
+  struct fill f = {.to = to->data, .dtype = to->dtype};
+  if (to->numel == 0) return;
+  const unic_view *const views[1] = {to};
   unic_walk_init(&f.walk, 1, views);
   f.size = unic_size_of(f.dtype);
-  double value[1] = {k->arg[VALUE].number};
   uint64_t one = 0;
-  unic_row_convert(value, UNIC_F64, &one, f.dtype, 1);
+  unic_row_convert(&value, UNIC_F64, &one, f.dtype, 1);
   f.zero = one == 0;
   for (int i = 0; i < UNIC_ROW; i++) memcpy((char *)f.row + i * f.size, &one, (size_t)f.size);
   UNIC_RUN(fill_rows, f.walk.numel, UNIC_WALK_CHUNK, &f);
+}
+
+static unic_status forward(const unic_kernel *k) {
+  unic_move_fill(&k->in[TO], k->arg[VALUE].number);
   return UNIC_OK;
 }
 

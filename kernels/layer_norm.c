@@ -454,7 +454,9 @@ static const unic_op op_layer_norm = {
   .name = "layer_norm",
   .signature = "x: tensor[...,C], weight: tensor<wide>?[C], bias: tensor<wide>?[C], eps: number = 1e-5 -> y, (mean, rstd)",
   .doc = "Normalise the last dimension to mean 0 and variance 1 (biased), then scale and shift.\n"
-         "x: any leading dimensions\nweight, bias: scale and shift per element of the last dimension; 1 and 0 when absent\neps: added to the variance inside the root",
+         "x             any leading dimensions\n"
+         "weight, bias  scale and shift per element of the last dimension; 1 and 0 when absent\n"
+         "eps           added to the variance inside the root",
   .saves = "x weight mean rstd",
   .grads = "x weight:wide bias:wide",
   .shape = shape,
@@ -468,8 +470,11 @@ static const unic_op op_add_layer_norm = {
   .signature = "x: tensor[...,C], residual: tensor[...,C], weight: tensor<wide>?[C], bias: tensor<wide>?[C], dropout: number = 0, eps: number = 1e-5, rng: rng"
                " -> y, h, (mean, rstd, state)",
   .doc = "h = residual + dropout(x), y = layer_norm(h), in one pass. Returns y and h.\n"
-         "x, residual: equal shapes\nweight, bias: scale and shift of the norm; 1 and 0 when absent\ndropout: probability with which an element of x is dropped\n"
-         "eps: added to the variance inside the root\nrng: generator; the device's own when absent",
+         "x, residual   equal shapes\n"
+         "weight, bias  scale and shift of the norm; 1 and 0 when absent\n"
+         "dropout       probability with which an element of x is dropped\n"
+         "eps           added to the variance inside the root\n"
+         "rng           generator; the device's own when absent",
   .saves = "weight h mean rstd state",
   .grads = "x residual weight:wide bias:wide",
   .shape = add_shape,

@@ -51,6 +51,13 @@ static inline const unic_multi_item *unic_multi_find(const unic_multi_item *item
 }
 
 #if !UNIC_LOOPS
+/* Where element i (row-major) of a strided view lies; for plain forms. */
+static inline int64_t unic_view_place(const unic_view *v, int64_t i) {
+  int64_t at = 0;
+  for (int d = v->ndim - 1; d >= 0; d--) { at += i % v->shape[d] * v->stride[d]; i /= v->shape[d]; }
+  return at;
+}
+
 /* For shape rules: list `arg` has as many tensors as list `like`, of the same shapes. */
 static inline unic_status unic_multi_check(const unic_call *c, int arg, int like, const char *like_name) {
   if (c->arg[arg].integer != c->arg[like].integer)
