@@ -171,6 +171,22 @@ static inline float unic_expf(float x) {
   return p * a.f * b.f;
 }
 
+/* exp for arguments of at most 0 (up to rounding) at two thirds of the price, for softmax and its kin: 0 below -87, NaN stays. */
+static inline float unic_exp_fallingf(float x) {
+  float c = x < -87.0f ? -87.0f : x, k = rintf(c * 1.44269504f), r = c - k * 0.693145752f;
+  r = r - k * 1.42860677e-6f;
+  float p = 0.00139411084f;
+  p = p * r + 0.0083751264f;
+  p = p * r + 0.0416663529f;
+  p = p * r + 0.166664155f;
+  p = p * r + 0.500000005f;
+  p = p * r + 1.00000004f;
+  p = p * r + 1.0f;
+  union { float f; int32_t i; } y = {p};
+  y.i += (int32_t)((uint32_t)(int32_t)k << 23);
+  return x < -87.0f ? 0.0f : y.f;
+}
+
 /* erfc(z) exp(z^2) for z >= 0: a degree-10 Chebyshev fit in 1/(1 + z/2) (relative error 3.2e-8 before rounding). */
 static inline float unic_erfcxf(float z) {
   float t = 1.0f / (1.0f + 0.5f * z);
