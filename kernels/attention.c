@@ -125,23 +125,6 @@ static void row_mask(const struct attention *a, int64_t b, int64_t h, int64_t i,
   }
 }
 
-/* exp for arguments that are at most 0 up to rounding, at two thirds of unic_expf's price: the scores of a head are most of what is computed
- * outside of oneDNN. Below -87 (1e-38 of the largest weight) it is 0; NaN stays. */
-static inline float exp_falling(float x) {
-  float c = x < -87.0f ? -87.0f : x, k = rintf(c * 1.44269504f), r = c - k * 0.693145752f;
-  r = r - k * 1.42860677e-6f;
-  float p = 0.00139411084f;
-  p = p * r + 0.0083751264f;
-  p = p * r + 0.0416663529f;
-  p = p * r + 0.166664155f;
-  p = p * r + 0.500000005f;
-  p = p * r + 1.00000004f;
-  p = p * r + 1.0f;
-  union { float f; int32_t i; } y = {p};
-  y.i += (int32_t)((uint32_t)(int32_t)k << 23);
-  return x < -87.0f ? 0.0f : y.f;
-}
-
 static inline float row_max(const float *restrict s, int64_t n) {
   float m = -INFINITY;
   #pragma omp simd reduction(max : m)
@@ -165,7 +148,7 @@ static float row_exp(const struct attention *a, float *restrict s, int64_t n, fl
   float sum = 0;
   #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < n; j++) {
-    float e = exp_falling(s[j] - m);
+    float e = unic_exp_fallingf(s[j] - m);
     s[j] = e;
     sum += e;
   }
@@ -237,7 +220,7 @@ static void row_backward(const struct attention *a, float *restrict s, float *re
   if (!bits) {
     #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < n; j++) {
-      float p = exp_falling(s[j] - lse);
+      float p = unic_exp_fallingf(s[j] - lse);
       s[j] = p;
       sum += p * dp[j];
     }
@@ -249,7 +232,7 @@ static void row_backward(const struct attention *a, float *restrict s, float *re
   float keep = a->keep;
   #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < n; j++) {
-    float p = exp_falling(s[j] - lse), d = bits[j] < threshold ? 0.0f : keep * dp[j];
+    float p = unic_exp_fallingf(s[j] - lse), d = bits[j] < threshold ? 0.0f : keep * dp[j];
     s[j] = p;
     dp[j] = d;
     sum += p * d;

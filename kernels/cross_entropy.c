@@ -51,7 +51,7 @@ UNIC_LOOP(entropy_forward) {
       int64_t c = n - j < piece ? n - j : piece;
       const float *x = n <= piece && s->dtype != UNIC_F32 ? buffer : unic_row_load(s->x, s->dtype, at + j, c, buffer);
       #pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < c; i++) sum += unic_expf(x[i] - m);
+      for (int64_t i = 0; i < c; i++) sum += unic_exp_fallingf(x[i] - m);
       if (s->smoothing > 0) {
         if (s->weight) {
           const float *w = s->weight + j;
@@ -93,11 +93,11 @@ UNIC_LOOP(entropy_backward) {
         if (s->smoothing > 0 && s->weight) {
           const float *w = s->weight + j;
           #pragma omp simd
-          for (int64_t i = 0; i < c; i++) out[i] = all * unic_expf(x[i] - lse) - even * w[i];
+          for (int64_t i = 0; i < c; i++) out[i] = all * unic_exp_fallingf(x[i] - lse) - even * w[i];
         } else {
           float off = s->smoothing > 0 ? even : 0;
           #pragma omp simd
-          for (int64_t i = 0; i < c; i++) out[i] = all * unic_expf(x[i] - lse) - off;
+          for (int64_t i = 0; i < c; i++) out[i] = all * unic_exp_fallingf(x[i] - lse) - off;
         }
         if (t >= j && t < j + c) out[t - j] -= hit;
       }

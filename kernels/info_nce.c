@@ -85,7 +85,7 @@ UNIC_LOOP(nce_rows) {
       m = v > m ? v : m;
     }
     #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n->pairs; j++) sum += unic_expf(s[j] - m);
+    for (int64_t j = 0; j < n->pairs; j++) sum += unic_exp_fallingf(s[j] - m);
     float own = s[n->first + r], l = logf(sum);
     n->diagonal[n->first + r] = own;
     n->row_part[n->first + r] = (double)(m - own) + l;
@@ -108,14 +108,14 @@ UNIC_LOOP(nce_columns) {
       for (int64_t i = 0; i < c; i++) now[i] = s[i] > now[i] ? s[i] : now[i];
     }
     for (int64_t i = 0; i < c; i++) {
-      sum[j + i] = n->first == 0 ? 0 : sum[j + i] * unic_expf(most[j + i] - now[i]);
+      sum[j + i] = n->first == 0 ? 0 : sum[j + i] * unic_exp_fallingf(most[j + i] - now[i]);
       most[j + i] = now[i];
     }
     for (int64_t r = 0; r < n->rows; r++) {
       const float *restrict s = n->s + r * n->pairs + j;
       float *restrict into = sum + j;
       #pragma omp simd
-      for (int64_t i = 0; i < c; i++) into[i] += unic_expf(s[i] - now[i]);
+      for (int64_t i = 0; i < c; i++) into[i] += unic_exp_fallingf(s[i] - now[i]);
     }
   }
 }
@@ -133,14 +133,14 @@ UNIC_LOOP(nce_rows_backward) {
       if (fc != 0) {
         #pragma omp simd reduction(+ : sum)
         for (int64_t i = j; i < end_j; i++) {
-          float v = c[i], d = fr * unic_expf(scale * v - lse) + fc * unic_expf(scale * v - columns[i]);
+          float v = c[i], d = fr * unic_exp_fallingf(scale * v - lse) + fc * unic_exp_fallingf(scale * v - columns[i]);
           sum += d * v;
           c[i] = scale * d;
         }
       } else {
         #pragma omp simd reduction(+ : sum)
         for (int64_t i = j; i < end_j; i++) {
-          float v = c[i], d = fr * unic_expf(scale * v - lse);
+          float v = c[i], d = fr * unic_exp_fallingf(scale * v - lse);
           sum += d * v;
           c[i] = scale * d;
         }

@@ -26,16 +26,17 @@ struct gather { const float *sums; float *dbias; int64_t columns, chunks; int ac
 
 #if UNIC_LOOPS
 
-static inline float gelu(float z) { return z * unic_normal_cdff(z); }
+static inline float gelu(float z) {
+  float a = fabsf(z) * 0.707106781f, tail = 0.5f * unic_erfcxf(a) * unic_exp_fallingf(-a * a);
+  return z * (z > 0 ? 1.0f - tail : tail);
+}
 
 /* gelu' = cdf + z pdf; both need exp(-z^2/2), taken once. */
 static inline float gelu_slope(float z) {
-  float a = fabsf(z) * 0.707106781f, e = unic_expf(-a * a);
-  float tail = 0.5f * unic_erfcxf(a) * e;
-  float cdf = z > 0 ? 1.0f - tail : z != z ? z : tail;
+  float a = fabsf(z) * 0.707106781f, e = unic_exp_fallingf(-a * a), tail = 0.5f * unic_erfcxf(a) * e;
   /* z pdf is 0 at infinity, where the product would be NaN. */
-  float density = e > 0 ? z * e * 0.398942280f : 0.0f;
-  return cdf + density;
+  float density = e == 0 ? 0.0f : z * e * 0.398942280f;
+  return (z > 0 ? 1.0f - tail : tail) + density;
 }
 
 UNIC_LOOP(linear_finish) {

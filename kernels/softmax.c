@@ -26,7 +26,7 @@ static inline float largest(const float *restrict x, int64_t n, float m) {
 static inline float exp_sum(const float *restrict x, int64_t n, float m) {
   float sum = 0;
   #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < n; j++) sum += unic_expf(x[j] - m);
+  for (int64_t j = 0; j < n; j++) sum += unic_exp_fallingf(x[j] - m);
   return sum;
 }
 
@@ -38,7 +38,7 @@ static inline void finish(const struct softmax *s, const float *x, float *y, int
   } else {
     float f = 1.0f / sum;
     #pragma omp simd
-    for (int64_t j = 0; j < n; j++) y[j] = unic_expf(x[j] - m) * f;
+    for (int64_t j = 0; j < n; j++) y[j] = unic_exp_fallingf(x[j] - m) * f;
   }
 }
 
@@ -58,7 +58,7 @@ UNIC_LOOP(softmax_rows) {
         float sum = 0;
         #pragma omp simd reduction(+ : sum)
         for (int64_t j = 0; j < s->n; j++) {
-          float e = unic_expf(x[j] - m);
+          float e = unic_exp_fallingf(x[j] - m);
           y[j] = e;
           sum += e;
         }
@@ -91,6 +91,7 @@ UNIC_LOOP(softmax_columns) {
   const struct softmax *s = context;
   int64_t blocks = (s->inner + COLUMNS - 1) / COLUMNS;
   float buffer[COLUMNS], m[COLUMNS], sum[COLUMNS], out[COLUMNS];
+  bool kept = s->dtype == UNIC_F32 && !s->log;   /* f32 keeps the exponentials where the result goes; elsewhere they would be rounded twice */
   for (int64_t item = begin; item < end; item++) {
     int64_t first = item % blocks * COLUMNS, at = item / blocks * s->n * s->inner + first;
     int64_t c = s->inner - first < COLUMNS ? s->inner - first : COLUMNS;
@@ -102,11 +103,27 @@ UNIC_LOOP(softmax_columns) {
     }
     for (int64_t j = 0; j < s->n; j++) {
       const float *x = unic_row_load(s->x, s->dtype, at + j * s->inner, c, buffer);
-      #pragma omp simd
-      for (int64_t i = 0; i < c; i++) sum[i] += unic_expf(x[i] - m[i]);
+      if (kept) {
+        float *restrict y = (float *)s->to + at + j * s->inner;
+        #pragma omp simd
+        for (int64_t i = 0; i < c; i++) {
+          float e = unic_exp_fallingf(x[i] - m[i]);
+          y[i] = e;
+          sum[i] += e;
+        }
+      } else {
+        #pragma omp simd
+        for (int64_t i = 0; i < c; i++) sum[i] += unic_exp_fallingf(x[i] - m[i]);
+      }
     }
     for (int64_t i = 0; i < c; i++) sum[i] = s->log ? logf(sum[i]) : 1.0f / sum[i];
     for (int64_t j = 0; j < s->n; j++) {
+      if (kept) {
+        float *restrict y = (float *)s->to + at + j * s->inner;
+        #pragma omp simd
+        for (int64_t i = 0; i < c; i++) y[i] *= sum[i];
+        continue;
+      }
       const float *x = unic_row_load(s->x, s->dtype, at + j * s->inner, c, buffer);
       float *y = unic_row_place(s->to, s->dtype, at + j * s->inner, out);
       if (s->log) {
@@ -114,7 +131,7 @@ UNIC_LOOP(softmax_columns) {
         for (int64_t i = 0; i < c; i++) y[i] = x[i] - m[i] - sum[i];
       } else {
         #pragma omp simd
-        for (int64_t i = 0; i < c; i++) y[i] = unic_expf(x[i] - m[i]) * sum[i];
+        for (int64_t i = 0; i < c; i++) y[i] = unic_exp_fallingf(x[i] - m[i]) * sum[i];
       }
       unic_row_store(s->to, s->dtype, at + j * s->inner, c, y);
     }
@@ -143,7 +160,7 @@ UNIC_LOOP(softmax_rows_backward) {
       const float *y = unic_row_load(s->y, s->dtype, at + j, c, ybuffer), *dy = unic_row_load(s->dy, s->dtype, at + j, c, dbuffer);
       if (s->log) {
         #pragma omp simd
-        for (int64_t i = 0; i < c; i++) out[i] = dy[i] - unic_expf(y[i]) * sum;
+        for (int64_t i = 0; i < c; i++) out[i] = dy[i] - unic_exp_fallingf(y[i]) * sum;
       } else {
         #pragma omp simd
         for (int64_t i = 0; i < c; i++) out[i] = y[i] * (dy[i] - sum);
@@ -175,7 +192,7 @@ UNIC_LOOP(softmax_columns_backward) {
       const float *y = unic_row_load(s->y, s->dtype, at + j * s->inner, c, ybuffer), *dy = unic_row_load(s->dy, s->dtype, at + j * s->inner, c, dbuffer);
       if (s->log) {
         #pragma omp simd
-        for (int64_t i = 0; i < c; i++) out[i] = dy[i] - unic_expf(y[i]) * sum[i];
+        for (int64_t i = 0; i < c; i++) out[i] = dy[i] - unic_exp_fallingf(y[i]) * sum[i];
       } else {
         #pragma omp simd
         for (int64_t i = 0; i < c; i++) out[i] = y[i] * (dy[i] - sum[i]);

@@ -6,7 +6,6 @@
  *   A second one within two seconds, with the prompt not reached in between: the process leaves with 130.
  *   In a recipe (mode "recipe") that has not reacted after two seconds, because it sits in a loop that LuaJIT compiled (those look at no
  *   hook) or in one long library call: likewise.
- * One file, although it is long: what Ctrl-C means depends on whether a line is being read, and the two halves share those flags.
  * Everything a handler touches is a sig_atomic_t, or is async-signal-safe; lua_sethook from a handler is what LuaJIT's own program does.
  */
 #include <errno.h>
