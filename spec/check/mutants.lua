@@ -40,7 +40,9 @@ find . -path ./build -prune -o -type f -print | sed 's|^\./||' | while IFS= read
 done
 tr '\0' '\n' <"$list" | while IFS= read -r path; do
   [ -e "$path" ] || [ ! -e "%s/$path" ] || { mkdir -p "$(dirname "$path")" && cp -P "%s/$path" "$path"; }
-done]]):format(copy, root, root, root, root))
+done
+# The spec that says that every fault can be planted would catch them all.
+printf 'file,original,replacement,what,specs\n' >spec/check/mutants.csv]]):format(copy, root, root, root, root))
 -- A fault may leave a variable unused; that is not what shall catch it.
 must(("cd %q && mkdir -p build && cmake --preset release -DUNIC_WERROR=OFF"):format(copy))
 
