@@ -9,6 +9,11 @@ void unic_move(const unic_view *to, const unic_view *from);       /* to = from, 
 void unic_move_add(const unic_view *to, const unic_view *from);   /* to += from, floating types (accumulate.c) */
 void unic_move_fill(const unic_view *to, double value);           /* to = value (fill.c) */
 
+/* to = (or +=) the sum of `from` (strides may be 0) over its dimensions in the bit set `mask`: `to` has from's other dimensions, in order. Pieces
+ * are fixed by shape and strides alone. `scratch` has unic_move_sum_scratch bytes, from the plan (reduce.c). */
+int64_t unic_move_sum_scratch(const unic_view *from, uint32_t mask);
+void unic_move_sum(const unic_view *to, const unic_view *from, uint32_t mask, int accumulate, void *scratch);
+
 /* Element `at` of a view's memory (in elements from data). */
 static inline void *unic_view_at(const unic_view *v, int64_t at) { return (char *)v->data + at * unic_dtype_size((unic_dtype)v->dtype); }
 
