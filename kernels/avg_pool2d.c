@@ -310,7 +310,7 @@ static const unic_op op_avg_pool2d = {
          "padding: zeros on each side, at most half the kernel\n"
          "count_include_pad: divide by the kernel's size (true), or by the number of pixels that exist",
   .grads = "x",
-  .layouts = "x:channels_last",
+  .layouts = "x:channels_last|blocked",
   .shape = avg_pool2d_shape,
   .cpu = {avg_pool2d_forward, avg_pool2d_backward, avg_pool2d_reference, avg_pool2d_reference_backward},
   .flags = UNIC_OP_METHOD,
@@ -322,7 +322,7 @@ static const unic_op op_global_avg_pool2d = {
   .doc = "The mean of each channel over all pixels, [N, C].\n"
          "x: images [N, C, H, W]",
   .grads = "x",
-  .layouts = "x:channels_last",
+  .layouts = "x:channels_last|blocked",
   .shape = global_avg_pool2d_shape,
   .cpu = {global_avg_pool2d_forward, global_avg_pool2d_backward, global_avg_pool2d_reference, global_avg_pool2d_reference_backward},
   .flags = UNIC_OP_METHOD,

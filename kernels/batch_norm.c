@@ -8,8 +8,12 @@
  * Bits: any_threads. Rows are cut into fixed chunks with one partial result each, joined in order in f64. Statistics are taken in two
  * passes over a tile that is in L1 and joined by the rule of Chan, Golub and LeVeque (1983), so that neither a large mean nor an outlier costs digits.
  *
- * Memory is channels-last or channels in blocks of 8 or 16. Work goes by tiles of up to 8 rows x 128 channels: short enough that the 8 rows
- * stream side by side, long enough that per-channel sums are rarely stored. Everything is memory-bound.
+ * Memory is channels-last or channels in blocks of 8 or 16, each operand on its own. Work goes by tiles of 8 rows x 128 channels (channels-last:
+ * short enough that the rows stream side by side, long enough that per-channel sums are rarely stored) or 64 rows of one block. It is memory-bound.
+ *
+ * This op is where a network enters the blocked layout (f32, channels divisible): its result is blocked whatever x is, for nothing, and the
+ * convolutions that follow keep the layout of what they are given. Measured with oneDNN 2.6 and AVX2, ResNet-50's convolutions take 15 % less
+ * time blocked than channels-last.
  *
  * Over 500 lines: five loops, the kernels around them and the plain f64 form belong to one op. */
 #include "channels.h"
@@ -17,13 +21,15 @@
 enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRAINING, MOMENTUM, EPS, RELU };
 enum { Y, MEAN, RSTD, MASK };
 
-enum { ROWS = 8, TILE = UNIC_CHANNELS, PAD = UNIC_CHANNELS_PAD };   /* rows and channels of a tile */
+/* Rows of a group (and bits of a mask's byte); groups of a tile in blocked memory, where rows are short; floats of a tile. */
+enum { ROWS = 8, SPAN = 8, TILE = ROWS * UNIC_CHANNELS, PAD = UNIC_CHANNELS_PAD };
 
 struct work {
   int64_t channels, padded;          /* C, and C rounded up to PAD */
   int64_t pixels, groups;            /* rows of a plane; groups of up to ROWS rows in it */
   int64_t all, chunk;                /* groups altogether and per chunk */
-  int64_t width;                     /* channels of a tile */
+  int64_t width, span;               /* channels and groups of a tile */
+  int64_t pitch;                     /* between the rows of a tile in a buffer */
   bool rows_first;                   /* order inside a chunk: all tiles of a row before the next row (channels-last), or the other way round */
   bool relu, masked, accumulate, accumulate_residual;
   unic_place x, residual, y, dy, dy2, dx, dresidual;
@@ -42,27 +48,27 @@ struct work {
 
 struct tile { int64_t plane, pixel, channel, group; int rows, width; };
 struct rows { const float *p; int64_t stride; };
-typedef float tile_buffer[ROWS * TILE];
+typedef float tile_buffer[TILE];
 
 static inline int64_t where(const unic_place *a, const struct tile *t) { return unic_place_at(a, t->plane, t->pixel, t->channel); }
 
 /* A tile as rows of whole vectors of floats: in place, or converted and padded with zeros into the buffer. */
-static inline struct rows tile_load(const unic_place *a, const struct tile *t, float *restrict buffer) {
+static inline struct rows tile_load(const struct work *w, const unic_place *a, const struct tile *t, float *restrict buffer) {
   int64_t at = where(a, t);
   if (a->dtype == UNIC_F32 && t->width % LANES == 0) return (struct rows){(const float *)a->data + at, a->pixel};
-  for (int r = 0; r < t->rows; r++) unic_channels_load(a, at + r * a->pixel, t->width, buffer + r * TILE);
-  return (struct rows){buffer, TILE};
+  for (int r = 0; r < t->rows; r++) unic_channels_load(a, at + r * a->pixel, t->width, buffer + r * w->pitch);
+  return (struct rows){buffer, w->pitch};
 }
 
 /* Where to write a tile that tile_store will bring to its place. */
-static inline struct rows tile_place(const unic_place *a, const struct tile *t, float *buffer, bool accumulate) {
+static inline struct rows tile_place(const struct work *w, const unic_place *a, const struct tile *t, float *buffer, bool accumulate) {
   if (a->dtype == UNIC_F32 && t->width % LANES == 0 && !accumulate) return (struct rows){(const float *)a->data + where(a, t), a->pixel};
-  return (struct rows){buffer, TILE};
+  return (struct rows){buffer, w->pitch};
 }
-static inline void tile_store(const unic_place *a, const struct tile *t, const float *buffer, struct rows from, bool accumulate) {
+static inline void tile_store(const struct work *w, const unic_place *a, const struct tile *t, const float *buffer, struct rows from, bool accumulate) {
   if (from.p != buffer) return;
   int64_t at = where(a, t);
-  for (int r = 0; r < t->rows; r++) unic_row_put(a->data, a->dtype, at + r * a->pixel, t->width, buffer + r * TILE, accumulate);
+  for (int r = 0; r < t->rows; r++) unic_row_put(a->data, a->dtype, at + r * a->pixel, t->width, buffer + r * w->pitch, accumulate);
 }
 
 typedef void visitor(const struct work *w, const struct tile *t, float *partial, bool first);
@@ -72,17 +78,22 @@ static inline __attribute__((always_inline)) void each_tile(const struct work *w
   float *partial = w->partial ? w->partial + begin / w->chunk * 2 * w->padded : NULL;
   int64_t tiles = (w->channels + w->width - 1) / w->width;
   for (int64_t g = begin; g < end;) {
-    int64_t plane = g / w->groups, last = (plane + 1) * w->groups, n = (last < end ? last : end) - g;
-    for (int64_t i = 0; i < n * tiles; i++) {
-      int64_t group = g + (w->rows_first ? i / tiles : i % n), channel = (w->rows_first ? i % tiles : i / n) * w->width;
+    int64_t plane = g / w->groups, last = (plane + 1) * w->groups, n = (last < end ? last : end) - g, steps = (n + w->span - 1) / w->span;
+    for (int64_t i = 0; i < steps * tiles; i++) {
+      int64_t step = w->rows_first ? i / tiles : i % steps, channel = (w->rows_first ? i % tiles : i / steps) * w->width;
+      int64_t group = g + step * w->span, stop = group + w->span < g + n ? group + w->span : g + n;
       struct tile t = {.plane = plane, .pixel = (group - plane * w->groups) * ROWS, .channel = channel, .group = group};
-      t.rows = (int)(w->pixels - t.pixel < ROWS ? w->pixels - t.pixel : ROWS);
+      int64_t rows = (stop - group) * ROWS;
+      t.rows = (int)(w->pixels - t.pixel < rows ? w->pixels - t.pixel : rows);
       t.width = (int)(w->channels - channel < w->width ? w->channels - channel : w->width);
       visit(w, &t, partial, group == begin);
     }
     g += n;
   }
 }
+
+/* The rows of a tile, group by group: `full` groups have a known size and are unrolled. */
+#define EACH_GROUP(q, n) for (int q = 0, n = full ? ROWS : t->rows < ROWS ? t->rows : ROWS; q < t->rows; q += ROWS, n = full || t->rows - q >= ROWS ? ROWS : t->rows - q)
 
 /* Rows in the groups begin .. end-1. */
 static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) {
@@ -91,19 +102,21 @@ static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) 
 }
 
 /* Forward: mean and sum of squares about it of the chunk so far, joined with those of the tile, which are taken in two passes over L1. */
-static inline __attribute__((always_inline)) void moments(const struct work *w, const struct tile *t, float *partial, bool first, int rows) {
+static inline __attribute__((always_inline)) void moments(const struct work *w, const struct tile *t, float *partial, bool first, bool full) {
   tile_buffer buffer;
-  struct rows x = tile_load(&w->x, t, buffer);
-  float *mean = partial + t->channel, *m2 = mean + w->padded, one = 1.0f / (float)rows;
-  float before = first ? 0 : (float)rows_of(w, t->group / w->chunk * w->chunk, t->group), part = (float)rows / (before + (float)rows), cross = before * part;
+  struct rows x = tile_load(w, &w->x, t, buffer);
+  float *mean = partial + t->channel, *m2 = mean + w->padded, rows = (float)t->rows, one = 1.0f / rows;
+  float before = first ? 0 : (float)rows_of(w, t->group / w->chunk * w->chunk, t->group), part = rows / (before + rows), cross = before * part;
   for (int c = 0; c < t->width; c += LANES) {
     vf sum = {0}, squares = {0};
-    for (int r = 0; r < rows; r++) sum += vf_load(x.p + r * x.stride + c);
+    EACH_GROUP(q, n)
+      for (int r = q; r < q + n; r++) sum += vf_load(x.p + r * x.stride + c);
     sum *= one;
-    for (int r = 0; r < rows; r++) {
-      vf d = vf_load(x.p + r * x.stride + c) - sum;
-      squares += d * d;
-    }
+    EACH_GROUP(q, n)
+      for (int r = q; r < q + n; r++) {
+        vf d = vf_load(x.p + r * x.stride + c) - sum;
+        squares += d * d;
+      }
     if (!first) {
       vf so_far = vf_load(mean + c), d = sum - so_far;
       sum = so_far + d * part;
@@ -115,8 +128,8 @@ static inline __attribute__((always_inline)) void moments(const struct work *w, 
 }
 
 static inline __attribute__((always_inline)) void visit_moments(const struct work *w, const struct tile *t, float *partial, bool first) {
-  if (t->rows == ROWS) moments(w, t, partial, first, ROWS);
-  else moments(w, t, partial, first, t->rows);
+  if (t->rows % ROWS == 0) moments(w, t, partial, first, true);
+  else moments(w, t, partial, first, false);
 }
 
 UNIC_LOOP(batch_norm_moments) {
@@ -125,38 +138,40 @@ UNIC_LOOP(batch_norm_moments) {
 }
 
 /* y, and the mask where backward needs one. NaN passes the ReLU, as everywhere. */
-static inline __attribute__((always_inline)) void normalise(const struct work *w, const struct tile *t, int rows, bool residual, bool relu, bool masked) {
+static inline __attribute__((always_inline)) void normalise(const struct work *w, const struct tile *t, bool full, bool residual, bool relu, bool masked) {
   tile_buffer x_buffer, residual_buffer, y_buffer;
-  struct rows x = tile_load(&w->x, t, x_buffer), e = {0}, y = tile_place(&w->y, t, y_buffer, false);
-  if (residual) e = tile_load(&w->residual, t, residual_buffer);
+  struct rows x = tile_load(w, &w->x, t, x_buffer), e = {0}, y = tile_place(w, &w->y, t, y_buffer, false);
+  if (residual) e = tile_load(w, &w->residual, t, residual_buffer);
   float *to = (float *)(uintptr_t)y.p;
   const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
   for (int c = 0; c < t->width; c += LANES) {
     vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c);
-    vi bits = {0};
-    for (int r = 0; r < rows; r++) {
-      vf z = (vf_load(x.p + r * x.stride + c) - m) * s + b;
-      if (residual) z += vf_load(e.p + r * e.stride + c);
-      if (relu) {
-        vi open = ~(z <= 0);
-        z = vf_keep(open, z);
-        if (masked) bits |= open & (1 << r);
+    EACH_GROUP(q, n) {
+      vi bits = {0};
+      for (int r = 0; r < n; r++) {
+        vf z = (vf_load(x.p + (q + r) * x.stride + c) - m) * s + b;
+        if (residual) z += vf_load(e.p + (q + r) * e.stride + c);
+        if (relu) {
+          vi open = ~(z <= 0);
+          z = vf_keep(open, z);
+          if (masked) bits |= open & (1 << r);
+        }
+        vf_store(to + (q + r) * y.stride + c, z);
       }
-      vf_store(to + r * y.stride + c, z);
+      if (masked) vi_store_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c, bits);
     }
-    if (masked) vi_store_bytes(w->mask + t->group * w->padded + t->channel + c, bits);
   }
-  tile_store(&w->y, t, y_buffer, y, false);
+  tile_store(w, &w->y, t, y_buffer, y, false);
 }
 
 static inline __attribute__((always_inline)) void visit_normalise(const struct work *w, const struct tile *t, float *partial, bool first) {
   bool residual = w->residual.data != NULL;
-  if (t->rows < ROWS) normalise(w, t, t->rows, residual, w->relu, w->masked);
-  else if (!residual && !w->relu) normalise(w, t, ROWS, false, false, false);
-  else if (!residual) normalise(w, t, ROWS, false, true, false);
-  else if (!w->relu) normalise(w, t, ROWS, true, false, false);
-  else if (!w->masked) normalise(w, t, ROWS, true, true, false);
-  else normalise(w, t, ROWS, true, true, true);
+  if (t->rows % ROWS) normalise(w, t, false, residual, w->relu, w->masked);
+  else if (!residual && !w->relu) normalise(w, t, true, false, false, false);
+  else if (!residual) normalise(w, t, true, false, true, false);
+  else if (!w->relu) normalise(w, t, true, true, false, false);
+  else if (!w->masked) normalise(w, t, true, true, true, false);
+  else normalise(w, t, true, true, true, true);
 }
 
 UNIC_LOOP(batch_norm_normalise) {
@@ -172,25 +187,27 @@ static inline __attribute__((always_inline)) vf gate(vf g, vf centred, vf s, vf 
 }
 
 /* Backward sums of g and g (x - mean); dresidual on the way. */
-static inline __attribute__((always_inline)) void gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first, int rows, bool two, bool relu, bool masked,
+static inline __attribute__((always_inline)) void gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first, bool full, bool two, bool relu, bool masked,
                                                                 bool residual) {
   tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
-  struct rows x = tile_load(&w->x, t, x_buffer), dy = tile_load(&w->dy, t, dy_buffer), dy2 = {0}, out = {0};
-  if (two) dy2 = tile_load(&w->dy2, t, dy2_buffer);
-  if (residual) out = tile_place(&w->dresidual, t, out_buffer, w->accumulate_residual);
+  struct rows x = tile_load(w, &w->x, t, x_buffer), dy = tile_load(w, &w->dy, t, dy_buffer), dy2 = {0}, out = {0};
+  if (two) dy2 = tile_load(w, &w->dy2, t, dy2_buffer);
+  if (residual) out = tile_place(w, &w->dresidual, t, out_buffer, w->accumulate_residual);
   float *to = (float *)(uintptr_t)out.p, *s1 = partial + t->channel, *s2 = s1 + w->padded;
   const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
   for (int c = 0; c < t->width; c += LANES) {
     vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c), a1 = {0}, a2 = {0};
-    vi bits = {0};
-    if (masked) bits = vi_of_bytes(w->mask + t->group * w->padded + t->channel + c);
-    for (int r = 0; r < rows; r++) {
-      vf centred = vf_load(x.p + r * x.stride + c) - m, g = vf_load(dy.p + r * dy.stride + c);
-      if (two) g += vf_load(dy2.p + r * dy2.stride + c);
-      g = gate(g, centred, s, b, bits, r, relu, masked);
-      if (residual) vf_store(to + r * out.stride + c, g);
-      a1 += g;
-      a2 += g * centred;
+    EACH_GROUP(q, n) {
+      vi bits = {0};
+      if (masked) bits = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c);
+      for (int r = 0; r < n; r++) {
+        vf centred = vf_load(x.p + (q + r) * x.stride + c) - m, g = vf_load(dy.p + (q + r) * dy.stride + c);
+        if (two) g += vf_load(dy2.p + (q + r) * dy2.stride + c);
+        g = gate(g, centred, s, b, bits, r, relu, masked);
+        if (residual) vf_store(to + (q + r) * out.stride + c, g);
+        a1 += g;
+        a2 += g * centred;
+      }
     }
     if (!first) {
       a1 += vf_load(s1 + c);
@@ -199,17 +216,17 @@ static inline __attribute__((always_inline)) void gradient_sums(const struct wor
     vf_store(s1 + c, a1);
     vf_store(s2 + c, a2);
   }
-  if (residual) tile_store(&w->dresidual, t, out_buffer, out, w->accumulate_residual);
+  if (residual) tile_store(w, &w->dresidual, t, out_buffer, out, w->accumulate_residual);
 }
 
 static inline __attribute__((always_inline)) void visit_gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first) {
   bool two = w->dy2.data != NULL, residual = w->dresidual.data != NULL;
-  if (t->rows < ROWS) gradient_sums(w, t, partial, first, t->rows, two, w->relu, w->masked, residual);
-  else if (!w->relu && !residual && !two) gradient_sums(w, t, partial, first, ROWS, false, false, false, false);
-  else if (w->relu && !w->masked && !two && !residual) gradient_sums(w, t, partial, first, ROWS, false, true, false, false);
-  else if (w->masked && residual && two) gradient_sums(w, t, partial, first, ROWS, true, true, true, true);
-  else if (w->masked && residual) gradient_sums(w, t, partial, first, ROWS, false, true, true, true);
-  else gradient_sums(w, t, partial, first, ROWS, two, w->relu, w->masked, residual);
+  if (t->rows % ROWS) gradient_sums(w, t, partial, first, false, two, w->relu, w->masked, residual);
+  else if (!w->relu && !residual && !two) gradient_sums(w, t, partial, first, true, false, false, false, false);
+  else if (w->relu && !w->masked && !two && !residual) gradient_sums(w, t, partial, first, true, false, true, false, false);
+  else if (w->masked && residual && two) gradient_sums(w, t, partial, first, true, true, true, true, true);
+  else if (w->masked && residual) gradient_sums(w, t, partial, first, true, false, true, true, true);
+  else gradient_sums(w, t, partial, first, true, two, w->relu, w->masked, residual);
 }
 
 UNIC_LOOP(batch_norm_gradient_sums) {
@@ -217,35 +234,37 @@ UNIC_LOOP(batch_norm_gradient_sums) {
   each_tile(w, begin, end, visit_gradient_sums);
 }
 
-static inline __attribute__((always_inline)) void input_gradient(const struct work *w, const struct tile *t, int rows, bool two, bool relu, bool masked) {
+static inline __attribute__((always_inline)) void input_gradient(const struct work *w, const struct tile *t, bool full, bool two, bool relu, bool masked) {
   tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
-  struct rows x = tile_load(&w->x, t, x_buffer), dy = tile_load(&w->dy, t, dy_buffer), dy2 = {0};
-  struct rows out = tile_place(&w->dx, t, out_buffer, w->accumulate);
-  if (two) dy2 = tile_load(&w->dy2, t, dy2_buffer);
+  struct rows x = tile_load(w, &w->x, t, x_buffer), dy = tile_load(w, &w->dy, t, dy_buffer), dy2 = {0};
+  struct rows out = tile_place(w, &w->dx, t, out_buffer, w->accumulate);
+  if (two) dy2 = tile_load(w, &w->dy2, t, dy2_buffer);
   float *to = (float *)(uintptr_t)out.p;
   const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
   const float *mean_g = w->mean_g + t->channel, *mean_gx = w->mean_gx + t->channel;
   for (int c = 0; c < t->width; c += LANES) {
     vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c), m1 = vf_load(mean_g + c), m2 = vf_load(mean_gx + c);
-    vi bits = {0};
-    if (masked) bits = vi_of_bytes(w->mask + t->group * w->padded + t->channel + c);
-    for (int r = 0; r < rows; r++) {
-      vf centred = vf_load(x.p + r * x.stride + c) - m, g = vf_load(dy.p + r * dy.stride + c);
-      if (two) g += vf_load(dy2.p + r * dy2.stride + c);
-      g = gate(g, centred, s, b, bits, r, relu, masked);
-      vf_store(to + r * out.stride + c, (g - m1 - centred * m2) * s);
+    EACH_GROUP(q, n) {
+      vi bits = {0};
+      if (masked) bits = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c);
+      for (int r = 0; r < n; r++) {
+        vf centred = vf_load(x.p + (q + r) * x.stride + c) - m, g = vf_load(dy.p + (q + r) * dy.stride + c);
+        if (two) g += vf_load(dy2.p + (q + r) * dy2.stride + c);
+        g = gate(g, centred, s, b, bits, r, relu, masked);
+        vf_store(to + (q + r) * out.stride + c, (g - m1 - centred * m2) * s);
+      }
     }
   }
-  tile_store(&w->dx, t, out_buffer, out, w->accumulate);
+  tile_store(w, &w->dx, t, out_buffer, out, w->accumulate);
 }
 
 static inline __attribute__((always_inline)) void visit_input_gradient(const struct work *w, const struct tile *t, float *partial, bool first) {
   bool two = w->dy2.data != NULL;
-  if (t->rows < ROWS) input_gradient(w, t, t->rows, two, w->relu, w->masked);
-  else if (!w->relu && !two) input_gradient(w, t, ROWS, false, false, false);
-  else if (w->relu && !w->masked && !two) input_gradient(w, t, ROWS, false, true, false);
-  else if (w->masked && !two) input_gradient(w, t, ROWS, false, true, true);
-  else input_gradient(w, t, ROWS, two, w->relu, w->masked);
+  if (t->rows % ROWS) input_gradient(w, t, false, two, w->relu, w->masked);
+  else if (!w->relu && !two) input_gradient(w, t, true, false, false, false);
+  else if (w->relu && !w->masked && !two) input_gradient(w, t, true, false, true, false);
+  else if (w->masked && !two) input_gradient(w, t, true, false, true, true);
+  else input_gradient(w, t, true, two, w->relu, w->masked);
 }
 
 UNIC_LOOP(batch_norm_input_gradient) {
@@ -326,13 +345,14 @@ static unic_status batch_norm_shape(unic_call *c) {
   if (!(c->arg[EPS].number >= 0)) return unic_fail_arg(c, EPS, "%g was given, expected at least 0", c->arg[EPS].number);
   if (!(c->arg[MOMENTUM].number >= 0 && c->arg[MOMENTUM].number <= 1)) return unic_fail_arg(c, MOMENTUM, "%g was given, expected 0 to 1", c->arg[MOMENTUM].number);
 
+  int block = x->block ? x->block : c->type == UNIC_F32 && x->ndim == 4 ? unic_channels_block(channels, pixels) : 0;
   unic_dtype wide = unic_dtype_wide(c->type);
   unic_out(c, Y, c->type, x->ndim, x->shape);
-  if (x->ndim == 4) c->out[Y].layout = x->block ? UNIC_BLOCKED : UNIC_CHANNELS_LAST;
-  c->out[Y].block = x->block;
+  if (x->ndim == 4) c->out[Y].layout = block ? UNIC_BLOCKED : UNIC_CHANNELS_LAST;
+  c->out[Y].block = (uint8_t)block;
   unic_out(c, MEAN, wide, 1, &channels);
   unic_out(c, RSTD, wide, 1, &channels);
-  bool blocked = x->block || (residual && residual->block);
+  bool blocked = block || (residual && residual->block);
   int64_t mask[2] = {0, padded_channels(channels, blocked)}, planes, per_plane, groups;
   rows_shape(x->shape[0], pixels, blocked, &planes, &per_plane, &groups);
   if (c->type == UNIC_F64) {   /* the plain form keeps a byte per element */
@@ -355,8 +375,9 @@ struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width;
 static void describe(const unic_kernel *k, struct plan *p) {
   const unic_view *x = &k->in[X];
   int64_t channels = x->shape[1];
-  int block = x->block;
-  if (k->in[RESIDUAL].present && k->in[RESIDUAL].block) block = k->in[RESIDUAL].block;
+  const int blocks[] = {x->block, k->out[Y].block, k->in[RESIDUAL].present ? k->in[RESIDUAL].block : 0};
+  int block = 0;
+  for (int i = 0; i < 3; i++) if (blocks[i] && (!block || blocks[i] < block)) block = blocks[i];
   p->blocked = block > 0;
   rows_shape(x->shape[0], x->ndim == 4 ? x->shape[2] * x->shape[3] : 1, p->blocked, &p->planes, &p->pixels, &p->groups);
   p->all = p->planes * p->groups;
@@ -383,7 +404,7 @@ static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
 
 static struct work work_of(const unic_kernel *k, const struct plan *p) {
   return (struct work){.channels = k->in[X].shape[1], .padded = p->padded, .pixels = p->pixels, .groups = p->groups, .all = p->all, .chunk = p->chunk,
-                       .width = p->width, .rows_first = !p->blocked, .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels),
+                       .width = p->width, .span = p->blocked ? SPAN : 1, .pitch = p->blocked ? PAD : UNIC_CHANNELS, .rows_first = !p->blocked, .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels),
                        .rows = (double)(p->planes * p->pixels)};
 }
 
@@ -604,7 +625,7 @@ static const unic_op op_batch_norm = {
          "relu: negative results become 0",
   .saves = "x weight bias mean rstd mask",
   .grads = "x weight:wide bias:wide residual",
-  .layouts = "x:channels_last residual:channels_last",
+  .layouts = "x:channels_last|blocked residual:channels_last|blocked",
   .shape = batch_norm_shape,
   .plan = batch_norm_plan,
   .cpu = {batch_norm_forward, batch_norm_backward, batch_norm_reference, batch_norm_reference_backward},

@@ -33,6 +33,16 @@ static inline int64_t unic_channels_width(const unic_view *v) {
   return channels < 1 ? 1 : channels < UNIC_CHANNELS ? channels : UNIC_CHANNELS;
 }
 
+#if !UNIC_LOOPS
+/* The block that oneDNN's f32 convolutions like best on this processor, or 0 where channels do not fill blocks or there is only one pixel
+ * (padding would break elementwise kernels; blocks of a single pixel are rows). */
+static inline int unic_channels_block(int64_t channels, int64_t pixels) {
+  unic_isa isa = unic_isa_current();
+  int block = isa >= UNIC_ISA_AVX512 ? 16 : isa == UNIC_ISA_AVX2 ? 8 : 0;
+  return block && pixels > 1 && channels > 0 && channels % block == 0 ? block : 0;
+}
+#endif
+
 #if UNIC_LOOPS
 
 #if defined(__AVX512F__)

@@ -3,7 +3,8 @@
  * Shapes: x [N,C,H,W], weight [O,I,Kh,Kw] with I = C / groups, bias [O], y [N,O,Oh,Ow], Oh = floor((H + 2P - D (Kh - 1) - 1) / S) + 1.
  * Saved: x and weight. Bits: same_threads (oneDNN inside); the bias gradient alone is any_threads.
  *
- * oneDNN does the work on channels-last memory. Weights are plain row-major parameters; the packed layout that the forward primitive wants is
+ * oneDNN does the work, on channels-last memory or channels in blocks, as x comes (batch_norm is where a network enters the blocked layout);
+ * where it has only slow loops for a blocked image, the image passes through scratch. Weights are plain row-major parameters; the packed layout that the forward primitive wants is
  * a derived form (rebuilt when the weight's version moves), the one of the data gradient is packed into scratch right before its one use per
  * step (as fast, and 25 % less weight memory). Weight gradients are computed in oneDNN's layout and unpacked, or added, into the plain f32
  * gradient. bf16 and f16 run natively where oneDNN has such a convolution for this processor, otherwise through f32 scratch.
@@ -86,7 +87,11 @@ static unic_status conv2d_shape(unic_call *c) {
     shape[2 + d] = (reach - span) / stride + 1;
   }
   unic_out(c, Y, (unic_dtype)x->dtype, 4, shape);
-  c->out[Y].layout = UNIC_CHANNELS_LAST;
+  /* The layout of x stays where the output's channels fill its blocks (and the blocks do not straddle groups). */
+  int64_t in = w->shape[1], out = w->shape[0] / groups;
+  bool blocked = x->block && w->shape[0] % x->block == 0 && (groups == 1 || (in % x->block == 0 && out % x->block == 0) || (in == 1 && out == 1));
+  c->out[Y].layout = blocked ? UNIC_BLOCKED : UNIC_CHANNELS_LAST;
+  c->out[Y].block = blocked ? x->block : 0;
   return UNIC_OK;
 }
 
@@ -100,19 +105,21 @@ static double conv2d_flops(const unic_kernel *k) {
 struct plan {
   unic_dnnl_primitive forward, data, weights;   /* the convolutions; data and weights are the two gradients */
   unic_dnnl_primitive pack, unpack;             /* plain weights -> the layout of `forward` or `data`; gradient's layout -> plain */
+  unic_dnnl_primitive x_in, y_in, x_out, y_out; /* blocked <-> channels-last, where a convolution has no blocked form of one of its images */
   bool narrow;                                  /* bf16 or f16 by way of f32 copies */
-  /* Places in scratch, bytes. */
+  /* Places in scratch, bytes; the second row: reordered images. */
   int64_t x, w, packed, y, dx, dw, work, sums;
+  int64_t x_last, y_last, dx_last;
 };
 
+static void unmake(struct plan *p) {
+  unic_dnnl_primitive *all[] = {&p->forward, &p->data, &p->weights, &p->pack, &p->unpack, &p->x_in, &p->y_in, &p->x_out, &p->y_out};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) unic_dnnl_primitive_free(all[i]);
+}
+
 static void plan_free(void *data) {
-  struct plan *p = data;
-  unic_dnnl_primitive_free(&p->forward);
-  unic_dnnl_primitive_free(&p->data);
-  unic_dnnl_primitive_free(&p->weights);
-  unic_dnnl_primitive_free(&p->pack);
-  unic_dnnl_primitive_free(&p->unpack);
-  unic_delete(p);
+  unmake(data);
+  unic_delete(data);
 }
 
 static int64_t place(unic_plan *p, int64_t bytes) {
@@ -132,10 +139,10 @@ static int weight_dims(const unic_kernel *k, int64_t *dims) {
   return n;
 }
 
-/* Strides from the shape, so that sizes of 1 leave no doubt about the layout. */
-static dnnl_status_t image_desc(unic_dnnl_desc *d, const unic_view *v, unic_dtype dtype) {
+/* An image as it lies, or as channels-last; strides from the shape, so that sizes of 1 leave no doubt about the layout. */
+static dnnl_status_t image_desc(unic_dnnl_desc *d, const unic_view *v, unic_dtype dtype, bool last) {
   int64_t stride[4];
-  if (v->block) {
+  if (v->block && !last) {
     unic_view typed = *v;
     typed.dtype = (uint8_t)dtype;
     return unic_dnnl_desc_view(d, &typed);
@@ -156,53 +163,65 @@ static unic_dnnl_geometry geometry(const unic_kernel *k) {
   return g;
 }
 
-/* A half-precision convolution that oneDNN only has as plain loops is worse than none. */
-static bool usable(const unic_dnnl_primitive *p, unic_dtype dtype) { return !unic_dtype_is_half(dtype) || strncmp(unic_dnnl_primitive_name(p), "ref", 3) != 0; }
+/* A convolution that oneDNN only has as plain loops is worse than none: another type or layout has a fast one. */
+static bool usable(const unic_dnnl_primitive *p) { return strncmp(unic_dnnl_primitive_name(p), "ref", 3) != 0; }
 
-static dnnl_status_t make(const unic_kernel *k, struct plan *p, unic_dtype dtype) {
+/* Everything in one type, with the images as they lie or (last) all channels-last. dnnl_unimplemented: not like this. */
+static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool last, bool insist) {
   unic_dnnl_geometry g = geometry(k);
   int64_t dims[5], bias = k->in[WEIGHT].shape[0];
   int n = weight_dims(k, dims);
-  unic_dnnl_desc x = {0}, y = {0}, w = {0}, b = {0}, plain = {0}, dw = {0}, dplain = {0};
-  dnnl_status_t s = image_desc(&x, &k->in[X], dtype);
-  if (s == dnnl_success) s = image_desc(&y, &k->out[Y], dtype);
+  unic_dnnl_desc x = {0}, y = {0}, w = {0}, b = {0}, plain = {0}, dw = {0}, dplain = {0}, x_lies = {0}, y_lies = {0};
+  dnnl_status_t s = image_desc(&x, &k->in[X], dtype, last);
+  if (s == dnnl_success) s = image_desc(&y, &k->out[Y], dtype, last);
+  if (s == dnnl_success) s = image_desc(&x_lies, &k->in[X], dtype, false);
+  if (s == dnnl_success) s = image_desc(&y_lies, &k->out[Y], dtype, false);
   if (s == dnnl_success) s = unic_dnnl_desc_any(&w, dtype, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_any(&dw, UNIC_F32, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&plain, dtype, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&dplain, UNIC_F32, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&b, UNIC_F32, 1, &bias);
-  unic_dnnl_md mx = unic_dnnl_desc_md(&x), my = unic_dnnl_desc_md(&y), mw = unic_dnnl_desc_md(&w);
-  unic_dnnl_md packed = NULL;
+  unic_dnnl_md mx = unic_dnnl_desc_md(&x), my = unic_dnnl_desc_md(&y), mw = unic_dnnl_desc_md(&w), packed = NULL;
   if (s == dnnl_success && !k->backward) {
     s = unic_dnnl_convolution(&p->forward, dnnl_forward_training, mx, mw, k->in[BIAS].present ? unic_dnnl_desc_md(&b) : NULL, my, &g, NULL);
-    if (s == dnnl_success && !usable(&p->forward, dtype)) s = dnnl_unimplemented;
+    if (s == dnnl_success && !insist && !usable(&p->forward)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->forward, DNNL_ARG_WEIGHTS);
   }
   if (s == dnnl_success && k->backward && k->din[X].present) {
     s = unic_dnnl_convolution(&p->data, dnnl_backward_data, mx, mw, NULL, my, &g, NULL);
-    if (s == dnnl_success && !usable(&p->data, dtype)) s = dnnl_unimplemented;
+    if (s == dnnl_success && !insist && !usable(&p->data)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
   }
   if (s == dnnl_success && k->backward && k->din[WEIGHT].present) {
     s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
-    if (s == dnnl_success && !usable(&p->weights, dtype)) s = dnnl_unimplemented;
+    if (s == dnnl_success && !insist && !usable(&p->weights)) s = dnnl_unimplemented;
     if (s == dnnl_success && (k->accumulate[WEIGHT] || !unic_dnnl_md_equal(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS), unic_dnnl_desc_md(&dplain)))) {
       const unic_dnnl_attr add = {.sum = k->accumulate[WEIGHT] ? 1.0f : 0.0f};
       s = unic_dnnl_reorder(&p->unpack, unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS), unic_dnnl_desc_md(&dplain), &add);
     }
   }
   if (s == dnnl_success && packed && !unic_dnnl_md_equal(packed, unic_dnnl_desc_md(&plain))) s = unic_dnnl_reorder(&p->pack, unic_dnnl_desc_md(&plain), packed, NULL);
-  unic_dnnl_desc *all[] = {&x, &y, &w, &b, &plain, &dw, &dplain};
+  if (last && k->in[X].block) {
+    if (s == dnnl_success && (p->forward.primitive || p->weights.primitive)) s = unic_dnnl_reorder(&p->x_in, unic_dnnl_desc_md(&x_lies), mx, NULL);
+    if (s == dnnl_success && p->data.primitive) s = unic_dnnl_reorder(&p->x_out, mx, unic_dnnl_desc_md(&x_lies), NULL);
+  }
+  if (last && k->out[Y].block) {
+    if (s == dnnl_success && p->forward.primitive) s = unic_dnnl_reorder(&p->y_out, my, unic_dnnl_desc_md(&y_lies), NULL);
+    if (s == dnnl_success && (p->data.primitive || p->weights.primitive)) s = unic_dnnl_reorder(&p->y_in, unic_dnnl_desc_md(&y_lies), my, NULL);
+  }
+  unic_dnnl_desc *all[] = {&x, &y, &w, &b, &plain, &dw, &dplain, &x_lies, &y_lies};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) unic_dnnl_desc_free(all[i]);
+  if (s != dnnl_success) unmake(p);
   return s;
 }
 
-static void unmake(struct plan *p) {
-  unic_dnnl_primitive_free(&p->forward);
-  unic_dnnl_primitive_free(&p->data);
-  unic_dnnl_primitive_free(&p->weights);
-  unic_dnnl_primitive_free(&p->pack);
-  unic_dnnl_primitive_free(&p->unpack);
+/* In one type, by the images' own layout if there is something fast; insist: there is no other type to try. */
+static dnnl_status_t make(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool insist) {
+  bool blocked = k->in[X].block || k->out[Y].block;
+  dnnl_status_t s = dnnl_unimplemented;
+  if (k->in[X].block == k->out[Y].block) s = make_in(k, p, dtype, false, insist && !blocked);
+  if (s == dnnl_unimplemented && blocked) s = make_in(k, p, dtype, true, insist);
+  return s;
 }
 
 /* The packed weights as a derived form; the reorder's own scratchpad lies behind them. */
@@ -214,8 +233,6 @@ static unic_status make_packed(const unic_kernel *k, int i, void *to) {
   return unic_dnnl_execute(k->op->name, &p->pack, 2, args, (char *)to + packed_bytes(p));
 }
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   if (k->type == UNIC_F64 || k->out[Y].numel == 0) return UNIC_OK;   /* plain loops; nothing to do */
   bool sums = k->backward && k->din[BIAS].present;
@@ -224,11 +241,11 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   if (!p) return UNIC_MEMORY;
   out->data = p;
   out->free = plan_free;
-  dnnl_status_t s = make(k, p, k->type);
-  if (s == dnnl_unimplemented && unic_dtype_is_half(k->type)) {
-    unmake(p);
+  bool half = unic_dtype_is_half(k->type);
+  dnnl_status_t s = make(k, p, k->type, !half);
+  if (s == dnnl_unimplemented && half) {
     p->narrow = true;
-    s = make(k, p, UNIC_F32);
+    s = make(k, p, UNIC_F32, true);
   }
   if (s != dnnl_success) return unic_dnnl_fail(k->op->name, k->backward ? "plan the gradient of a convolution" : "plan a convolution", s);
 
@@ -250,9 +267,15 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
       p->packed = place(out, packed_bytes(p));
     }
   }
+  int64_t size = p->narrow ? 4 : unic_dtype_size(k->type);
+  if (p->x_in.primitive) p->x_last = place(out, k->in[X].numel * size);
+  if (p->x_out.primitive) p->dx_last = place(out, k->in[X].numel * size);
+  if (p->y_in.primitive || p->y_out.primitive) p->y_last = place(out, k->out[Y].numel * size);
   if (p->unpack.primitive) p->dw = place(out, unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS)));
   if (sums) p->sums = place(out, (int64_t)BIAS_CHUNKS * k->out[Y].shape[1] * 4);
-  int64_t work = larger(larger(p->forward.scratch, p->data.scratch), larger(p->weights.scratch, larger(p->pack.scratch, p->unpack.scratch)));
+  const unic_dnnl_primitive *all[] = {&p->forward, &p->data, &p->weights, &p->pack, &p->unpack, &p->x_in, &p->y_in, &p->x_out, &p->y_out};
+  int64_t work = 0;
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) if (all[i]->scratch > work) work = all[i]->scratch;
   p->work = place(out, work);
   return UNIC_OK;
 }
@@ -284,6 +307,21 @@ static unic_status weights_in(const unic_kernel *k, const struct plan *p, const 
   return unic_dnnl_execute(k->op->name, &p->pack, 2, args, at(k, p->work));
 }
 
+/* Where an image is to be found for the convolution: reordered into scratch if there is a reorder. */
+static unic_status image_in(const unic_kernel *k, const struct plan *p, const unic_dnnl_primitive *reorder, int64_t offset, const void **image) {
+  if (!reorder->primitive) return UNIC_OK;
+  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, *image}, {DNNL_ARG_TO, at(k, offset)}};
+  *image = at(k, offset);
+  return unic_dnnl_execute(k->op->name, reorder, 2, args, at(k, p->work));
+}
+
+/* The way back: `made` in the convolution's layout to `lies`. */
+static unic_status image_out(const unic_kernel *k, const struct plan *p, const unic_dnnl_primitive *reorder, const void *made, void *lies) {
+  if (!reorder->primitive) return UNIC_OK;
+  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, made}, {DNNL_ARG_TO, lies}};
+  return unic_dnnl_execute(k->op->name, reorder, 2, args, at(k, p->work));
+}
+
 static unic_status conv2d_forward(const unic_kernel *k) {
   const struct plan *p = k->plan;
   if (!p) return UNIC_OK;   /* zero-size */
@@ -295,8 +333,11 @@ static unic_status conv2d_forward(const unic_kernel *k) {
     x = at(k, p->x);
     y = at(k, p->y);
   }
-  const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, y}, {DNNL_ARG_BIAS, k->in[BIAS].data}};
+  UNIC_TRY(image_in(k, p, &p->x_in, p->x_last, &x));
+  void *made = p->y_out.primitive ? at(k, p->y_last) : y;
+  const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, made}, {DNNL_ARG_BIAS, k->in[BIAS].data}};
   UNIC_TRY(unic_dnnl_execute(k->op->name, &p->forward, k->in[BIAS].present ? 4 : 3, args, at(k, p->work)));
+  UNIC_TRY(image_out(k, p, &p->y_out, made, y));
   if (p->narrow) convert(y, UNIC_F32, k->out[Y].data, k->type, k->out[Y].numel);
   return UNIC_OK;
 }
@@ -333,12 +374,14 @@ static unic_status conv2d_backward(const unic_kernel *k) {
     convert(dy, k->type, at(k, p->y), UNIC_F32, k->dout[Y].numel);
     dy = at(k, p->y);
   }
+  UNIC_TRY(image_in(k, p, &p->y_in, p->y_last, &dy));
   if (p->weights.primitive) {
     const void *x = k->in[X].data;
     if (p->narrow) {
       convert(x, k->type, at(k, p->x), UNIC_F32, k->in[X].numel);
       x = at(k, p->x);
     }
+    UNIC_TRY(image_in(k, p, &p->x_in, p->x_last, &x));
     void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
     const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
     UNIC_TRY(unic_dnnl_execute(name, &p->weights, 3, args, at(k, p->work)));
@@ -351,8 +394,10 @@ static unic_status conv2d_backward(const unic_kernel *k) {
     const void *w;
     UNIC_TRY(weights_in(k, p, &w));
     void *dx = p->narrow ? at(k, p->dx) : k->din[X].data;
-    const unic_dnnl_arg args[] = {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, dx}};
+    void *made = p->x_out.primitive ? at(k, p->dx_last) : dx;
+    const unic_dnnl_arg args[] = {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, made}};
     UNIC_TRY(unic_dnnl_execute(name, &p->data, 3, args, at(k, p->work)));
+    UNIC_TRY(image_out(k, p, &p->x_out, made, dx));
     if (p->narrow) convert(dx, UNIC_F32, k->din[X].data, k->type, k->din[X].numel);
   }
   return UNIC_OK;
@@ -444,7 +489,7 @@ static const unic_op op_conv2d = {
          "groups: channels are split into that many groups that do not see each other",
   .saves = "x weight",
   .grads = "x:write_only weight:wide bias:wide",
-  .layouts = "x:channels_last",
+  .layouts = "x:channels_last|blocked",
   .shape = conv2d_shape,
   .plan = conv2d_plan,
   .cpu = {conv2d_forward, conv2d_backward, conv2d_reference, conv2d_reference_backward},

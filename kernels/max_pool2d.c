@@ -45,36 +45,49 @@ static inline vi index_load(const struct pool *p, int64_t at, int c, int width) 
 /* Output rows begin .. end-1, counted over the batch. */
 UNIC_LOOP(max_pool2d_rows) {
   const struct pool *p = context;
-  float buffer[UNIC_CHANNELS], best[UNIC_CHANNELS], out[UNIC_CHANNELS];
-  int32_t which[UNIC_CHANNELS];
+  float buffer[UNIC_CHANNELS], best[UNIC_CHANNELS] = {0}, out[UNIC_CHANNELS];
+  int32_t which[UNIC_CHANNELS] = {0};
   for (int64_t row = begin; row < end; row++) {
     int64_t n = row / p->out[0], i = row - n * p->out[0], u0, u1;
     window(p, 0, i, &u0, &u1);
     for (int64_t channel = 0; channel < p->channels; channel += p->width) {
       int width = (int)(p->channels - channel < p->width ? p->channels - channel : p->width);
+      bool in_place = p->x.dtype == UNIC_F32 && width % LANES == 0;
       for (int64_t j = 0; j < p->out[1]; j++) {
         int64_t v0, v1, y_at = unic_place_at(&p->y, n, i * p->out[1] + j, channel);
         window(p, 1, j, &v0, &v1);
+        int64_t corner = (i * p->stride[0] - p->padding[0]) * p->in[1] + j * p->stride[1] - p->padding[1];   /* may lie outside; its window does not */
+        int64_t x_at = unic_place_at(&p->x, n, 0, channel);
+        float *y = unic_channels_place(&p->y, y_at, width, out, false);
+        if (in_place) {   /* the winners stay in registers */
+          const float *x = (const float *)p->x.data + x_at;
+          for (int c = 0; c < width; c += LANES) {
+            vf b = vf_load(x + (corner + u0 * p->in[1] + v0) * p->x.pixel + c);
+            vi w = (vi){0} + (int32_t)(u0 * p->kernel[1] + v0);
+            for (int64_t u = u0; u < u1; u++)
+              for (int64_t v = v0; v < v1; v++) {
+                vf a = vf_load(x + (corner + u * p->in[1] + v) * p->x.pixel + c);
+                vi wins = (a > b) | (a != a);
+                b = vf_choose(wins, a, b);
+                w = vi_choose(wins, (vi){0} + (int32_t)(u * p->kernel[1] + v), w);
+              }
+            vf_store(y + c, b);
+            index_store(p, y_at, c, width, w);
+          }
+          continue;
+        }
         for (int64_t u = u0; u < u1; u++)
           for (int64_t v = v0; v < v1; v++) {
-            int64_t pixel = (i * p->stride[0] - p->padding[0] + u) * p->in[1] + j * p->stride[1] - p->padding[1] + v;
-            const float *x = unic_channels_load(&p->x, unic_place_at(&p->x, n, pixel, channel), width, buffer);
+            const float *x = unic_channels_load(&p->x, x_at + (corner + u * p->in[1] + v) * p->x.pixel, width, buffer);
             int32_t here = (int32_t)(u * p->kernel[1] + v);
-            if (u == u0 && v == v0) {
-              for (int c = 0; c < width; c += LANES) {
-                vf_store(best + c, vf_load(x + c));
-                vi_store(which + c, (vi){0} + here);
-              }
-              continue;
-            }
             for (int c = 0; c < width; c += LANES) {
               vf a = vf_load(x + c), b = vf_load(best + c);
               vi wins = (a > b) | (a != a);
+              if (u == u0 && v == v0) wins = ~(vi){0};
               vf_store(best + c, vf_choose(wins, a, b));
               vi_store(which + c, vi_choose(wins, (vi){0} + here, vi_load(which + c)));
             }
           }
-        float *y = unic_channels_place(&p->y, y_at, width, out, false);
         for (int c = 0; c < width; c += LANES) {
           vf_store(y + c, vf_load(best + c));
           index_store(p, y_at, c, width, vi_load(which + c));
@@ -101,13 +114,28 @@ UNIC_LOOP(max_pool2d_gather) {
         j0 = j0 < 0 ? 0 : j0 / p->stride[1] + 1;
         if (j1 >= p->out[1]) j1 = p->out[1] - 1;
         float *dx = unic_channels_place(&p->x, x_at, width, out, p->accumulate);
+        int64_t y_at = unic_place_at(&p->y, n, 0, channel), code = (h + p->padding[0]) * p->kernel[1] + w + p->padding[1];
+        if (p->y.dtype == UNIC_F32 && width % LANES == 0) {   /* the sum stays in registers */
+          for (int c = 0; c < width; c += LANES) {
+            vf sum = {0};
+            for (int64_t i = i0; i <= i1; i++)
+              for (int64_t j = j0; j <= j1; j++) {
+                int64_t at = y_at + (i * p->out[1] + j) * p->y.pixel;
+                int32_t here = (int32_t)(code - i * p->stride[0] * p->kernel[1] - j * p->stride[1]);
+                sum += vf_keep(index_load(p, at, c, width) == here, vf_load((const float *)p->y.data + at + c));
+              }
+            vf_store(dx + c, sum);
+          }
+          unic_channels_store(&p->x, x_at, width, dx, out, p->accumulate);
+          continue;
+        }
         for (int c = 0; c < width; c += LANES) vf_store(dx + c, (vf){0});
         for (int64_t i = i0; i <= i1; i++)
           for (int64_t j = j0; j <= j1; j++) {
-            int64_t y_at = unic_place_at(&p->y, n, i * p->out[1] + j, channel);
-            int32_t here = (int32_t)((h + p->padding[0] - i * p->stride[0]) * p->kernel[1] + w + p->padding[1] - j * p->stride[1]);
-            const float *dy = unic_channels_load(&p->y, y_at, width, buffer);
-            for (int c = 0; c < width; c += LANES) vf_store(dx + c, vf_load(dx + c) + vf_keep(index_load(p, y_at, c, width) == here, vf_load(dy + c)));
+            int64_t at = y_at + (i * p->out[1] + j) * p->y.pixel;
+            int32_t here = (int32_t)(code - i * p->stride[0] * p->kernel[1] - j * p->stride[1]);
+            const float *dy = unic_channels_load(&p->y, at, width, buffer);
+            for (int c = 0; c < width; c += LANES) vf_store(dx + c, vf_load(dx + c) + vf_keep(index_load(p, at, c, width) == here, vf_load(dy + c)));
           }
         unic_channels_store(&p->x, x_at, width, dx, out, p->accumulate);
       }
@@ -237,7 +265,7 @@ static const unic_op op_max_pool2d = {
          "padding: pixels on each side that never win, at most half the kernel",
   .saves = "index",
   .grads = "x",
-  .layouts = "x:channels_last",
+  .layouts = "x:channels_last|blocked",
   .shape = max_pool2d_shape,
   .cpu = {max_pool2d_forward, max_pool2d_backward, max_pool2d_reference, max_pool2d_reference_backward},
   .flags = UNIC_OP_METHOD,

@@ -1,5 +1,6 @@
 local ops = require "spec.support.ops"
 local unic = require "unic"
+local blocked = require "spec.support.blocked"
 
 local function values(t) return unic.reshape(unic.contiguous(t), { -1 }):totable() end
 local function tensor(list, shape) return unic.reshape(unic.tensor(list), shape) end
@@ -29,6 +30,17 @@ describe("avg_pool2d", function()
     local row = tensor({ 3, 6, 9 }, { 1, 1, 1, 3 })
     assert.same({ 3, 6, 5 }, values(unic.avg_pool2d(row, { 1, 3 }, { stride = 1, padding = { 0, 1 } })))
     assert.same({ 4.5, 6, 7.5 }, values(unic.avg_pool2d(row, { 1, 3 }, { stride = 1, padding = { 0, 1 }, count_include_pad = false })))
+  end)
+
+  it("keeps channels in blocks", function()
+    if blocked.size() == 0 then return end
+    local x = unic.uniform_(unic.empty { 2, 32, 11, 8 }, -1, 1, { rng = unic.new_generator(1) })
+    for _, attributes in ipairs { { kernel = 2 }, { kernel = 3, stride = 2, padding = 1, count_include_pad = false } } do
+      local y = blocked.check(function(t) return unic.avg_pool2d(t, attributes) end, x)
+      assert.is_nil(y:stride())
+    end
+    local y = blocked.check(unic.global_avg_pool2d, x)
+    assert.same({ 32, 1 }, y:stride())
   end)
 end)
 

@@ -1,5 +1,6 @@
 local ops = require "spec.support.ops"
 local unic = require "unic"
+local blocked = require "spec.support.blocked"
 
 local function values(t) return unic.reshape(unic.contiguous(t), { -1 }):totable() end
 local function tensor(list, shape) return unic.reshape(unic.tensor(list), shape) end
@@ -99,5 +100,50 @@ describe("batch_norm", function()
     local x2, r2 = run(false)
     near(x2, x1, 1e-4)
     near(r2, r1, 1e-5)
+  end)
+
+  describe("on channels in blocks", function()
+    local function random(shape, seed) return unic.uniform_(unic.empty(shape), -1, 1, { rng = unic.new_generator(seed) }) end
+
+    it("writes them whatever it is given, if channels fill blocks", function()
+      local size = blocked.size()
+      local function is_blocked(shape, dtype) return unic.batch_norm(unic.cast(random(shape, 1), dtype or "f32")):stride() == nil end
+      assert.equal(size > 0, is_blocked { 2, 48, 3, 3 })
+      assert.is_false(is_blocked { 2, 20, 3, 3 })
+      assert.is_false(is_blocked { 2, 48, 1, 1 })
+      assert.is_false(is_blocked { 2, 48 })
+      assert.is_false(is_blocked({ 2, 48, 3, 3 }, "bf16"))
+      assert.is_false(is_blocked({ 2, 48, 3, 3 }, "f64"))
+    end)
+
+    for _, shape in ipairs { { 2, 48, 9, 11 }, { 3, 16, 23, 30 }, { 2, 32, 1, 3 } } do
+      it("has the same values and gradients for " .. table.concat(shape, " x "), function()
+        if blocked.size() == 0 then return end
+        local c = shape[2]
+        local w, b, r = random({ c }, 1), random({ c }, 2), random(shape, 3)
+        local x = random(shape, 4)
+        blocked.check(function(t) return unic.batch_norm(t, w, b, { relu = true }) end, x, { w, b }, 1e-5)
+        blocked.check(function(t) return unic.batch_norm(t, w, b, nil, nil, r, { relu = true }) end, x, { w, b, r }, 1e-5)
+        blocked.check(function(t) return unic.batch_norm(t, w, b, nil, nil, blocked.enter(r), { relu = true }) end, x, { w, b, r }, 1e-5)
+        blocked.check(function(t) return unic.batch_norm(r, w, b, nil, nil, t, { relu = true }) end, x, { w, b, r }, 1e-5)
+        blocked.check(function(t) return unic.batch_norm(t, w, b, unic.zeros { c }, unic.ones { c }, { training = false }) end, x, { w, b }, 1e-5)
+      end)
+    end
+
+    it("has the same values as the f64 form", function()
+      local x, r = random({ 2, 16, 13, 5 }, 1), random({ 2, 16, 13, 5 }, 2)
+      local function run(dtype)
+        local a, e = unic.cast(x, dtype), unic.cast(r, dtype)
+        a.requires_grad, e.requires_grad = true, true
+        local y = unic.batch_norm(a, nil, nil, nil, nil, e, { relu = true })
+        y:backward { gradient = unic.cast(r, dtype) }
+        return blocked.values(y), blocked.values(a.grad), blocked.values(e.grad)
+      end
+      local y, dx, dr = run "f32"
+      local y64, dx64, dr64 = run "f64"
+      near(y64, y, 1e-5)
+      near(dx64, dx, 1e-5)
+      near(dr64, dr, 1e-5)
+    end)
   end)
 end)

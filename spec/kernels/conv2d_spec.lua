@@ -1,5 +1,6 @@
 local ops = require "spec.support.ops"
 local unic = require "unic"
+local blocked = require "spec.support.blocked"
 
 local function values(t) return unic.reshape(unic.contiguous(t), { -1 }):totable() end
 local function tensor(list, shape) return unic.reshape(unic.tensor(list), shape) end
@@ -76,5 +77,36 @@ describe("conv2d", function()
     local v = values(unic.conv2d(x, unic.ones { 1, 1, 2, 2 }))
     assert.is_true(v[1] ~= v[1])
     for i = 2, 9 do assert.equal(4, v[i]) end
+  end)
+
+  describe("on channels in blocks", function()
+    local function random(shape, seed) return unic.uniform_(unic.empty(shape), -1, 1, { rng = unic.new_generator(seed) }) end
+    -- in, out, kernel, options, does the result stay blocked?
+    for _, c in ipairs {
+      { 32, 16, 3, { padding = 1 }, true },
+      { 16, 48, 1, { stride = 2 }, true },
+      { 16, 32, 3, { padding = 2, dilation = 2 }, true },
+      { 32, 32, 3, { padding = 1, groups = 2 }, true },
+      { 16, 16, 3, { padding = 1, groups = 16 }, true },
+      { 32, 32, 3, { padding = 1, groups = 8 }, false },
+      { 16, 10, 3, { padding = 1 }, false },
+      { 16, 16, 16, { stride = 16 }, true },
+    } do
+      local inputs, outputs, kernel, attributes, stays = c[1], c[2], c[3], c[4], c[5]
+      it(("%d to %d channels, kernel %d, groups %d"):format(inputs, outputs, kernel, attributes.groups or 1), function()
+        if blocked.size() == 0 then return end
+        local w, b = random({ outputs, inputs / (attributes.groups or 1), kernel, kernel }, 1), random({ outputs }, 2)
+        local y = blocked.check(function(x) return unic.conv2d(x, w, b, attributes) end, random({ 2, inputs, 18, 17 }, 3), { w, b })
+        assert.equal(stays, y:stride() == nil)
+      end)
+    end
+
+    it("takes half precision through", function()
+      if blocked.size() == 0 then return end
+      local x, w = random({ 2, 16, 6, 6 }, 1), unic.cast(random({ 16, 16, 3, 3 }, 2), "bf16")
+      local plain = unic.conv2d(unic.cast(x, "bf16"), w)
+      local y = unic.conv2d(unic.cast(blocked.enter(x), "bf16"), w)
+      assert.same(blocked.values(unic.cast(plain, "f32")), blocked.values(unic.cast(y, "f32")))
+    end)
   end)
 end)

@@ -1,5 +1,6 @@
 local ops = require "spec.support.ops"
 local unic = require "unic"
+local blocked = require "spec.support.blocked"
 
 local function values(t) return unic.reshape(unic.contiguous(t), { -1 }):totable() end
 local function tensor(list, shape) return unic.reshape(unic.tensor(list), shape) end
@@ -47,5 +48,16 @@ describe("max_pool2d", function()
     assert.equal(-inf, v[2])
     y:backward { gradient = tensor({ 1, 2 }, { 2, 1, 1, 1 }) }
     assert.same({ 0, 1, 0, 0, 2, 0, 0, 0 }, values(x.grad))
+  end)
+
+  it("keeps channels in blocks", function()
+    if blocked.size() == 0 then return end
+    local x = unic.uniform_(unic.empty { 2, 32, 11, 8 }, -1, 1, { rng = unic.new_generator(1) })
+    for _, attributes in ipairs { { kernel = 2 }, { kernel = 3, stride = 2, padding = 1 } } do
+      local y = blocked.check(function(t) return unic.max_pool2d(t, attributes) end, x)
+      assert.is_nil(y:stride())
+    end
+    local half = unic.max_pool2d(unic.cast(blocked.enter(x), "bf16"), 2)
+    assert.same(blocked.values(unic.max_pool2d(unic.cast(x, "bf16"), 2)), blocked.values(half))
   end)
 end)
