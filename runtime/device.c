@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "device.h"
 #include "op.h"
+#include "plan.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -58,8 +59,12 @@ static const unic_device_api meta_api = {
 
 static const unic_op_kernels *host_kernels(const struct unic_op *op) { return &op->cpu; }
 
+static const unic_plan *plan_hold(const unic_plan *p) { return p ? &unic_plan_ref((unic_cached_plan *)(uintptr_t)p)->plan : NULL; }
+static void plan_release(const unic_plan *p) { unic_plan_release((unic_cached_plan *)(uintptr_t)p); }
+
 static const unic_host host = {
   .version = UNIC_HOST_VERSION, .fail = unic_fail, .message = unic_message, .cpu_kernels = host_kernels, .budget_host = unic_memory_budget_host,
+  .plan_hold = plan_hold, .plan_release = plan_release,
 };
 
 void unic_device_plugin_folder(const char *path) { snprintf(plugin_folder, sizeof plugin_folder, "%s", path); }

@@ -37,6 +37,7 @@ typedef struct unic_device_api {
   unic_status (*upload)(unic_device *d, void *to, const void *from_host, int64_t bytes);     /* ordered with launches; the host memory is free on return */
   unic_status (*download)(unic_device *d, void *to_host, const void *from, int64_t bytes);   /* waits for what was launched */
   unic_status (*synchronize)(unic_device *d);     /* raises value errors noted by kernels */
+  void (*taken)(unic_device *d, void *data, int64_t bytes);   /* optional: a block was handed out (a test device poisons it) */
 } unic_device_api;
 
 struct unic_device {
@@ -57,6 +58,9 @@ typedef struct unic_host {
   const char *(*message)(void);
   const unic_op_kernels *(*cpu_kernels)(const struct unic_op *op);
   int64_t (*budget_host)(void);
+  /* A launch that runs late must keep its plan: k->whole_plan, held and let go. */
+  const struct unic_plan *(*plan_hold)(const struct unic_plan *p);
+  void (*plan_release)(const struct unic_plan *p);
 } unic_host;
 enum { UNIC_HOST_VERSION = 1 };
 

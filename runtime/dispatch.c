@@ -127,6 +127,8 @@ static unic_status service(const char *name, unic_tensor *to, const unic_tensor 
   UNIC_TRY(unic_op_info_find(name, &info));
   unic_kernel k;
   memset(&k.arg, 0, sizeof k.arg);
+  memset(k.list, 0, sizeof k.list);
+  memset(k.dlist, 0, sizeof k.dlist);
   k.op = info->op;
   k.device = unic_tensor_device(to);
   k.backward = k.grad = false;
@@ -520,9 +522,10 @@ static void fill_kernel(const work *w, unic_kernel *k, unic_tensor *const *outs)
   k->type = c->type;
   k->backward = false;
   k->grad = c->grad;
+  memset(k->list, 0, sizeof k->list);     /* all of them: a launch that runs late copies what is set */
+  memset(k->dlist, 0, sizeof k->dlist);
   for (int i = 0; i < w->info->nargs; i++) {
     k->arg[i] = c->arg[i];
-    k->list[i] = NULL;
     if (c->in[i]) unic_view_of(c->in[i], &k->in[i]);
     else { k->in[i].present = 0; k->in[i].data = NULL; k->in[i].numel = 0; k->in[i].ndim = 0; k->in[i].dtype = 0; k->in[i].block = 0; }
   }

@@ -332,6 +332,7 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
     if (m->poison) memset(b->data, 0xff, (size_t)bytes);   /* NaN in every float type, -1 in integers */
   }
   pthread_mutex_unlock(&m->lock);
+  if (b && m->device->api->taken) m->device->api->taken(m->device, b->data, b->bytes);
   return b;
 }
 

@@ -5,7 +5,7 @@
 #include "op_info.h"
 
 typedef struct unic_cached_plan {
-  unic_plan plan;
+  unic_plan plan;      /* first: a plan's address is its cached plan's */
   int refs;
 } unic_cached_plan;
 

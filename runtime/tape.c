@@ -443,8 +443,9 @@ static unic_status op_backward(walk *w, unic_node *n) {
     k.in[i] = (unic_view){0};
     k.din[i] = (unic_view){0};
     k.accumulate[i] = 0;
-    k.list[i] = k.dlist[i] = NULL;
   }
+  memset(k.list, 0, sizeof k.list);
+  memset(k.dlist, 0, sizeof k.dlist);
   for (int j = 0; j < n->nouts; j++) {
     unic_made *o = &n->outs[j];
     k.out[j] = o->view;
