@@ -1,8 +1,10 @@
 /* The door to the terminal: line editing with history and completion (libedit), Ctrl-C, and the clock.
  *
- * Ctrl-C has four cases.
+ * Ctrl-C has five cases.
  *   At the prompt: the line is given up.
  *   In code run by edit.run: the flag that long C loops poll is raised, and a hook makes the interpreter raise "interrupted".
+ *   In such code between edit.hold(true) and edit.hold(false) (a training step): the first one is only noted, so that the step can end and
+ *   be saved; one more works as above.
  *   A second one within two seconds, with the prompt not reached in between: the process leaves with 130.
  *   In a recipe (mode "recipe") that has not reacted after two seconds, because it sits in a loop that LuaJIT compiled (those look at no
  *   hook) or in one long library call: likewise.
@@ -41,6 +43,7 @@ static pthread_t signal_thread;               /* the thread that runs it */
 static volatile sig_atomic_t armed;           /* depth of edit.run: a raised error is caught */
 static volatile sig_atomic_t reading;         /* inside readline */
 static volatile sig_atomic_t leave_if_deaf;   /* mode "recipe" */
+static volatile sig_atomic_t holding;         /* 1: the next Ctrl-C waits, 2: one waits */
 static volatile sig_atomic_t pressed;         /* a Ctrl-C came since the prompt was last reached */
 static volatile sig_atomic_t read_interrupted, read_resized, read_stopped;
 static struct timespec pressed_at;
@@ -79,7 +82,12 @@ static void on_sigint(int number) {
     if (pressed && since < GRACE_SECONDS) leave();
     pressed = 1;
     pressed_at = now;
-    if (armed && signal_state) {
+    if (armed && holding == 1) {
+      static const char sentence[] = "\nCtrl-C: this step ends and is saved; once more stops at once\n";
+      ssize_t ignored = write(STDERR_FILENO, sentence, sizeof sentence - 1);
+      (void)ignored;
+      holding = 2;
+    } else if (armed && signal_state) {
       unic_interrupt();
       lua_sethook(signal_state, interrupt_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
       if (leave_if_deaf) alarm(GRACE_SECONDS);
@@ -154,13 +162,17 @@ static int edit_run(lua_State *L) {
   lua_pushcclosure(L, run_handler, 1);
   lua_replace(L, 1);
   lua_replace(L, 2);   /* run_handler function ... */
-  if (!armed) unic_interrupt_clear();
+  if (!armed) {
+    unic_interrupt_clear();
+    holding = 0;
+  }
   armed++;
   int status = lua_pcall(L, arguments, LUA_MULTRET, 1);
   armed--;
   if (!armed) {
     if (lua_gethook(L) == interrupt_hook) lua_sethook(L, 0, 0, 0);
     unic_interrupt_clear();
+    holding = 0;
     if (leave_if_deaf) alarm(0);
   }
   if (status == 0) {
@@ -177,6 +189,14 @@ static int edit_run(lua_State *L) {
   lua_pushboolean(L, 0);
   lua_insert(L, 2);
   return 2;
+}
+
+/* hold(on) -> whether a Ctrl-C has been waiting; from now on the next one waits (true) or is raised as ever (false). */
+static int edit_hold(lua_State *L) {
+  bool waited = holding == 2;
+  holding = lua_toboolean(L, 1) ? 1 : 0;
+  lua_pushboolean(L, waited);
+  return 1;
 }
 
 /* interrupted() -> true once a Ctrl-C has come that nothing has answered yet. */
@@ -479,7 +499,7 @@ static int sentinel_gc(lua_State *L) {
 
 int unic_lua_open_edit(lua_State *L) {
   static const luaL_Reg functions[] = {
-    {"install_sigint", edit_install_sigint}, {"run", edit_run}, {"interrupted", edit_interrupted},
+    {"install_sigint", edit_install_sigint}, {"run", edit_run}, {"interrupted", edit_interrupted}, {"hold", edit_hold},
     {"readline", edit_readline}, {"history_add", edit_history_add}, {"on_complete", edit_on_complete},
     {"isatty", edit_isatty}, {"width", edit_width}, {"clock", edit_clock},
     {0, 0},

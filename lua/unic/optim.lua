@@ -135,6 +135,7 @@ function Optimizer:load_state_dict(dict, names)
         end
       end
       self.state[p] = own
+      if own and self.seen then self.seen[p] = true end   -- SGD: its buffer has had its first value
     end
     local step, lr = dict["group" .. g .. ".step"], dict["group" .. g .. ".lr"]
     if step and group.step then group.step:copy_(step) end
@@ -200,7 +201,9 @@ local SGD = class()
 -- @param options `lr` (1e-2), `momentum` (0), `dampening` (0), `weight_decay` (0), `nesterov` (false)
 -- @return an optimiser
 function optim.SGD(params, options)
-  return new(SGD, "optim.SGD", params, options, { lr = 1e-2, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false }, { "momentum_buffer" })
+  local self = new(SGD, "optim.SGD", params, options, { lr = 1e-2, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false }, { "momentum_buffer" })
+  self.seen = {}   -- parameters that were stepped before
+  return self
 end
 
 --- One update from the gradients that are there.
@@ -212,7 +215,6 @@ function SGD:step()
       if #params > 0 then
         -- A buffer's first value is the gradient itself, not (1 - dampening) of it: parameters met for the first time go apart.
         local fresh, old = { {}, {}, {} }, { {}, {}, {} }
-        self.seen = self.seen or {}
         for i, p in ipairs(params) do
           local to = (with_momentum and group.dampening ~= 0 and not self.seen[p]) and fresh or old
           self.seen[p] = true

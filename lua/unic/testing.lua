@@ -175,7 +175,33 @@ function testing.real_data()
   return nil
 end
 
---- Run a flat recipe in a fresh environment, as `./unic RECIPE` would, without its progress output.
+-- A folder of its own for the runs of a recipe, so that a test leaves nothing behind; fn gets its path.
+local function with_folder(fn)
+  local path = os.tmpname()
+  os.remove(path)
+  local ok, why = require("lfs").mkdir(path)
+  if not ok then error("testing.recipe: cannot make a folder in " .. (path:match "^(.*)/" or ".") .. ": " .. why, 0) end
+  local was = testing.runs
+  testing.runs = path .. "/runs"
+  local done, answer = pcall(fn)
+  testing.runs = was
+  local function remove(folder)
+    local lfs = require "lfs"
+    for name in lfs.dir(folder) do
+      local inner = folder .. "/" .. name
+      if name ~= "." and name ~= ".." then
+        if lfs.symlinkattributes(inner, "mode") == "directory" then remove(inner) else os.remove(inner) end
+      end
+    end
+    lfs.rmdir(folder)
+  end
+  remove(path)
+  if not done then error(answer, 0) end
+  return answer
+end
+
+--- Run a flat recipe in a fresh environment, as `./unic RECIPE` would, without its progress output. Its run folder is a temporary one unless
+-- the option `run` names another; `--dry` ends it early.
 -- @param path the recipe's file
 -- @param options its options by name: `{steps = 5, batch = 8}`; true for a switch, a list for several values
 -- @return a table: `result` (the fields of the result line as numbers), `output` (what it printed), `env` (its globals)
@@ -197,11 +223,15 @@ function testing.recipe(path, options)
   end
   local chunk = assert(loadfile(path))
   setfenv(chunk, env)
-  local saved, quiet = arg, testing.quiet
+  local saved, quiet, sink = arg, testing.quiet, testing.print
   arg = words
   testing.quiet = true
-  local ok, why = xpcall(chunk, function(e) return type(e) == "string" and e or tostring(e) end)
-  arg, testing.quiet = saved, quiet
+  testing.print = env.print   -- what the library prints for the recipe (the result line) is its output too
+  local ok, why = pcall(with_folder, function()
+    local done, problem = xpcall(chunk, function(e) return type(e) == "string" and e or tostring(e) end)
+    if not done and problem ~= "dry run" then error(problem, 0) end
+  end)
+  arg, testing.quiet, testing.print = saved, quiet, sink
   if not ok then error(why, 0) end
   local output = table.concat(printed, "\n")
   local result = {}
