@@ -155,8 +155,8 @@ local function make_parser(list, program, entries)
     local flag = "--" .. dashed(entry.name)
     local shown = show_value(entry.default)
     local words = entry.help
-    if shown and shown ~= "" and entry.kind ~= "boolean" then words = ("%s (default: %s)"):format(words, shown) end
     if entry.choices and not entry.help:find(entry.choices[1], 1, true) then words = words .. ": " .. table.concat(entry.choices, ", ") end
+    if shown and shown ~= "" and entry.kind ~= "boolean" then words = ("%s (default: %s)"):format(words, shown) end
     local element
     if entry.kind == "boolean" then
       element = parser:flag(flag):target(entry.name)
@@ -204,7 +204,14 @@ local function make_parser(list, program, entries)
       local words, keys = {}, {}
       for key in pairs(list.presets[name]) do keys[#keys + 1] = key end
       table.sort(keys)
-      for i, key in ipairs(keys) do words[i] = ("--%s %s"):format(dashed(key), show_value(list.presets[name][key])) end
+      for i, key in ipairs(keys) do
+        local value = list.presets[name][key]
+        if type(value) == "boolean" then
+          words[i] = (value and "--" or "--no-") .. dashed(key)
+        else
+          words[i] = ("--%s %s"):format(dashed(key), show_value(value))
+        end
+      end
       lines[#lines + 1] = ("   %s: %s"):format(name, #words > 0 and table.concat(words, " ") or "the defaults")
     end
     lines[#lines + 1] = ""

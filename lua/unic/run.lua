@@ -14,7 +14,8 @@
 --   run:result { { "auc", auc }, { "steps", run.step } }
 --
 -- The loop stays the recipe's. `run:batches` counts steps, drops the gradients before each of them, saves, and ends the loop; what a step
--- has to do it leaves to the lines in it. Fields: `dir`, `options`, `device`, `step` (the one being made, from 1), `epoch` (from 1), `total`.
+-- has to do it leaves to the lines in it. Fields: `dir`, `options`, `device`, `step` (the one being made, from 1), `epoch` (from 1), `total`,
+-- `last_loss` (as last read).
 -- @module unic.run
 local lfs = require "lfs"
 local core = require "unic.core"
@@ -200,7 +201,7 @@ function Run:open_resumed(now)
     local meta = self.saved.meta
     step = meta.step
     self.step, self.saved_step, self.epoch, self.position, self.seconds_before = meta.step, meta.step, meta.epoch, meta.position, meta.seconds or 0
-    self.best_value, self.vocabulary_hash = meta.best, meta.vocabulary
+    self.best_value, self.vocabulary_hash, self.last_loss = meta.best, meta.vocabulary, meta.loss
   end
   folder.truncate(self.dir .. "/metrics.csv", step)
   folder.truncate(self.dir .. "/eval.csv", step)
@@ -271,7 +272,7 @@ function Run:end_dry()
       for _, group in ipairs(optimizer.groups) do state = state + #optimizer.names * bytes_of(group.params) end
     end
     if attached.ema then state = state + bytes_of(attached.ema.average) end
-    lines[1] = ("%s parameters (%s trained) in %.1f MB; with gradients and the optimisers' state %.1f MB, activations not counted."):format(
+    lines[1] = ("%s parameters (%s trained) in %.3g MB; with gradients and the optimisers' state %.3g MB, activations not counted."):format(
       metrics.with_thousands(attached.model:count()), metrics.with_thousands(bytes_of(trained) / 4), weights / 1e6, (weights + gradients + state) / 1e6)
   else
     lines[1] = "No model is attached, so its size is not known; run:attach{model = ..} tells it."

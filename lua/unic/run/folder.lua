@@ -117,7 +117,7 @@ local function literal(value, indent)
     table.sort(keys)
     if #keys == 0 then return "{}" end
     for i, key in ipairs(keys) do
-      local shown = key:find "^[%a_][%w_]*$" and key or "[" .. literal(key, inner) .. "]"
+      local shown = key:find "^[%a_][%w_]*$" and loadstring(key .. " = 0") and key or "[" .. literal(key, inner) .. "]"
       parts[i] = ("%s%s = %s,\n"):format(inner, shown, literal(value[key], inner))
     end
     return "{\n" .. table.concat(parts) .. indent .. "}"
@@ -146,7 +146,7 @@ end
 
 -- One value a line, keys in order: a person reads the manifest, and two of them can be compared line by line.
 local function pretty(value, indent)
-  if type(value) ~= "table" then return cjson.encode(value) end
+  if type(value) ~= "table" then return (cjson.encode(value):gsub("\\/", "/")) end
   local inner, parts = indent .. "  ", {}
   if #value > 0 then
     for i, member in ipairs(value) do parts[i] = inner .. pretty(member, inner) end

@@ -127,7 +127,8 @@ function loop:read_metrics()
   local rate = rows / math.max(1e-9, now - self.window_begun)
   local memory = core.memory(self.device)
   local last = self.metrics:flush { rate = rate, active = memory.active / 1e6, peak = memory.peak / 1e6 }
-  self.window_begun, self.read_at, self.last_loss = now, now, last.loss
+  self.window_begun, self.read_at = now, now
+  self.last_loss = last.loss == last.loss and last.loss or nil   -- NaN where the recipe logs no loss
   local per_step = (now - self.begun) / math.max(1, self.step - self.first_step)
   self.progress:update {
     step = self.step, total = self.total, rate = rate, left = per_step * (self.total - self.step), loss = last.loss, parts = last.parts,
@@ -232,7 +233,7 @@ function loop:save()
   local done = self.done or { epoch = self.epoch, position = self.position }
   local path = checkpoint.save(self.dir .. "/checkpoints", self.step, self.attached, {
     recipe = self.name, step = self.step, epoch = done.epoch, position = done.position, seconds = self:seconds(), best = self.best_value,
-    vocabulary = self.vocabulary_hash, options = options,
+    vocabulary = self.vocabulary_hash, options = options, loss = self.last_loss,
   }, self.best_wanted)
   self.saved_step, self.save_wanted, self.best_wanted = self.step, nil, nil
   self.progress:write_log("saved " .. path)
