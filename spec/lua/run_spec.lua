@@ -240,7 +240,7 @@ describe("run", function()
 
     it("refuses other data, another vocabulary, another model, a missing optimiser", function()
       local dir = base .. "/data"
-      local function dataset(hash) return { hash = function() return hash end, size = 7, split = "train" } end
+      local function dataset(hash) return { hash = function() return hash end, n = 7, split = "train" } end
       local words = { hash = function() return "aa" end, save = function() end }
       local function start(resume)
         return unic.run("toy", { run = not resume and dir or nil, resume = resume and dir or nil, steps = 2 })

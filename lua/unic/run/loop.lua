@@ -35,6 +35,7 @@ function loop:source_options(options)
   if merged.batch == nil then merged.batch = opt.batch end
   if merged.seed == nil then merged.seed = opt.seed or 1 end
   if merged.workers == nil then merged.workers = opt.workers end
+  if merged.device == nil then merged.device = self.device end
   return merged
 end
 
@@ -55,7 +56,8 @@ function loop:batches(ds, options)
   local merged = self:source_options(options)
   self.total = self:steps(ds, options)
   self.usual_rows = merged.batch
-  local stream = self.step < self.total and source.open(ds, merged, self.epoch, self.position)
+  local stream = self.step < self.total and source.open(ds, merged, self.epoch, self.position) or nil
+  self.stream = stream
   if self.saved then
     -- After the source was opened: what it drew to come to its place is undone.
     checkpoint.finish(self.saved)
@@ -150,6 +152,7 @@ function loop:finish()
   if self.finished or not self.next_batch then return end
   self.finished = true
   local waited = hold(false)
+  if self.stream then self.stream:close() end
   self:end_body()
   if self.micro > 0 then
     -- A step that was not completed does not count.

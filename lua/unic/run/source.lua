@@ -7,31 +7,30 @@ local is_tensor = core.tensor.is_tensor
 local fail = folder.fail
 local source = {}
 
-local function is_dataset(ds)
-  local kind = type(ds)
-  return (kind == "table" or kind == "userdata") and kind ~= "function" and (kind == "userdata" or ds.hash ~= nil)
-end
+-- A data set has a hash; a plain list of batches has none.
+local function is_dataset(ds) return type(ds) == "table" and ds.hash ~= nil end
 
 --- What the manifest says of a data set.
 -- @return its hash, number of rows, split
 function source.describe(ds)
   if not is_dataset(ds) then fail("data: a %s was given, expected a data set (with a method hash)", type(ds)) end
-  local count = ds.size
-  if type(count) == "function" then count = ds:size() end
-  return ds:hash(), count, ds.split
+  return ds:hash(), ds.n, ds.split
 end
 
 --- Batches in an epoch; nil when the source does not tell.
 function source.batches_per_epoch(ds, options)
   if type(ds) == "function" then return nil end
-  if is_dataset(ds) then return require("unic.data").batches(ds, options):per_epoch() end
-  return #ds
+  if not is_dataset(ds) then return #ds end
+  local iterator = require("unic.data").batches(ds, options)
+  local count = iterator.per_epoch
+  iterator:close()
+  return count
 end
 
 --- Rows of a batch: its own count, else the longest first dimension of its tensors, else what is usual.
 function source.rows(batch, usual)
   if type(batch) == "table" then
-    if type(batch.count) == "number" then return batch.count end
+    if type(batch.n) == "number" then return batch.n end
     local rows
     for _, t in pairs(batch) do
       if is_tensor(t) and t:dim() > 0 then rows = math.max(rows or 0, t:size(1)) end
@@ -64,25 +63,32 @@ end
 local DataStream = {}
 DataStream.__index = DataStream
 
--- The next batch of the pipeline, which goes on from epoch to epoch by itself.
+-- The next batch of the pipeline, which goes on from epoch to epoch by itself and counts them from 0.
 function DataStream:next()
-  local batch = self.iterator()
+  local batch = self.iterator:next()
   if not batch then return nil end
-  return batch, batch.epoch, batch.position
+  return batch, batch.epoch + 1, batch.position
 end
+
+-- Stop the pipeline's workers.
+function DataStream:close() self.iterator:close() end
+
+function Stream.close() end
 
 --- Open a source at a place.
 -- @param ds a data set, a list of batches, or a function (epoch) -> iterator
 -- @param options for unic.data.batches
 -- @param epoch from 1
 -- @param position batches of that epoch that were used already
--- @return an object whose next() gives batch, epoch, and the number of batches of that epoch used with it
+-- @return an object whose next() gives batch, epoch, and the number of batches of that epoch used with it; and close()
 function source.open(ds, options, epoch, position)
   if is_dataset(ds) then
     local merged = {}
     for key, value in pairs(options) do merged[key] = value end
-    merged.epoch, merged.start, merged.epochs = epoch, position, math.huge
-    return setmetatable({ iterator = require("unic.data").batches(ds, merged) }, DataStream)
+    merged.epoch, merged.start, merged.epochs = epoch - 1, position, math.huge
+    local iterator = require("unic.data").batches(ds, merged)
+    if iterator.per_epoch == 0 then fail("batches: the data set has %d rows, too few for one batch of %d", ds.n, iterator.batch) end
+    return setmetatable({ iterator = iterator }, DataStream)
   end
   local open = ds
   if type(ds) == "table" then
