@@ -176,6 +176,10 @@ function run.new(name, opt, extra)
     end
     if not (is_quiet() and opt.run) then folder.note_last(self.dir) end
     self.progress = progress.new(self.dir .. "/log.txt", is_quiet())
+    -- One process at a time: two that continued the same run would write into each other's files. The lock goes with the process. A file
+    -- system without locks says something else than "taken", and is used without.
+    local locked, why = lfs.lock(self.progress.log, "w")
+    if not locked and (tostring(why):find "unavailable" or tostring(why):find "denied") then fail("'%s' is in use by another process", self.dir) end
     local now = facts_for_manifest(self)
     if record then
       self:open_resumed(now)

@@ -1,70 +1,16 @@
 -- Runs: the folder, resuming to the bit, accumulation, refusals, what is written.
 local lfs = require "lfs"
-local cjson = require "cjson"
 local unic = require "unic"
 local testing = require "unic.testing"
-local wait = require "posix.sys.wait"
-local signal = require "posix.signal"
 local unistd = require "posix.unistd"
-local nanosleep = require("posix.time").nanosleep
 local run_folder = require "unic.run.folder"
+local runs = require "spec.support.runs"
 local nn, optim, files = unic.nn, unic.optim, unic.files
+local read, steps_done = runs.read, runs.steps_done
 
-local ROOT = run_folder.real(unic.root)   -- the programs started here run elsewhere
-local TOY = ROOT .. "/spec/support/toy_run.lua"
-local MODULE = run_folder.real((package.searchpath("unic", package.cpath)))
-
-local function sleep(seconds) nanosleep { tv_sec = math.floor(seconds), tv_nsec = (seconds % 1) * 1e9 } end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
-
-local function remove(path)
-  if lfs.symlinkattributes(path, "mode") ~= "directory" then return os.remove(path) end
-  for name in lfs.dir(path) do
-    if name ~= "." and name ~= ".." then remove(path .. "/" .. name) end
-  end
-  lfs.rmdir(path)
-end
-
--- All tensors of a checkpoint as bytes, and where it stands.
-local function contents(path)
-  local file = files.safetensors_open(path)
-  local all = {}
-  for _, name in ipairs(file:names()) do all[name] = file:info(name).dtype .. table.concat(file:info(name).shape, "x") .. ":" .. file:data(name) end
-  local meta = cjson.decode(file:metadata().unic)
-  all.meta = meta.options.batch .. " " .. meta.step .. "/" .. meta.epoch .. "/" .. meta.position .. "/" .. (meta.schedules.sched or "")
-  file:close()
-  return all
-end
-
--- Rows of a CSV without columns that depend on the clock or on the memory of the process.
-local function rows_of(path)
-  local csv = files.read_csv(path)
-  local rows = {}
-  for i = 1, csv:rows() do
-    local cells = {}
-    for _, name in ipairs(csv:columns()) do
-      if name ~= "seconds" and name ~= "images_per_s" and not name:find "^mem_" then cells[#cells + 1] = name .. "=" .. csv:get(i, name) end
-    end
-    rows[i] = table.concat(cells, " ")
-  end
-  csv:free()
-  return rows
-end
-
-local function same_state(a, b)
-  local x, y = contents(a .. "/checkpoints/last.safetensors"), contents(b .. "/checkpoints/last.safetensors")
-  for name in pairs(x) do
-    if name ~= "meta" then assert.is_true(x[name] == y[name], name .. " differs") end
-  end
-  for name in pairs(y) do assert.truthy(x[name], name .. " is new") end
-  assert.equal(x.meta, y.meta)
-  assert.same(rows_of(a .. "/metrics.csv"), rows_of(b .. "/metrics.csv"))
+local function same_state(a, b, ignored)
+  local same, why = runs.same(a, b, ignored)
+  assert.is_true(same, why)
 end
 
 describe("run", function()
@@ -81,7 +27,7 @@ describe("run", function()
   end)
 
   teardown(function()
-    remove(base)
+    runs.remove(base)
     testing.quiet, testing.runs, testing.print = quiet, nil, nil
     unic.threads(threads)
   end)
@@ -90,7 +36,7 @@ describe("run", function()
   local function toy(options, stop_at)
     local words = { [0] = "toy.lua" }
     for name, value in pairs(options) do words[#words + 1] = ("--%s=%s"):format(name, tostring(value)):gsub("=true$", "") end
-    local chunk = assert(loadfile(TOY))
+    local chunk = assert(loadfile(runs.root .. "/spec/support/toy_run.lua"))
     local env = setmetatable({ arg = words, stop_at = stop_at }, { __index = _G })
     setfenv(chunk, env)
     local before = rawget(_G, "arg")
@@ -103,47 +49,10 @@ describe("run", function()
 
   -- The toy as a program of its own. Returns its process.
   local function spawn(dir, words)
-    local pid = unistd.fork()
-    if pid == 0 then
-      local null = require("posix.fcntl").open("/dev/null", require("posix.fcntl").O_RDWR)
-      local log = require("posix.fcntl").open(base .. "/child.log", require("posix.fcntl").O_RDWR + require("posix.fcntl").O_CREAT + require("posix.fcntl").O_APPEND, 420)
-      unistd.dup2(null, 0)
-      unistd.dup2(log, 1)
-      unistd.dup2(log, 2)
-      local stdlib = require "posix.stdlib"
-      stdlib.setenv("LUA_PATH", ROOT .. "/lua/?.lua;" .. ROOT .. "/lua/?/init.lua;;")
-      stdlib.setenv("LUA_CPATH", MODULE:gsub("[^/]*$", "") .. "?.so;;")
-      stdlib.setenv("UNIC_THREADS", "1")
-      local line = { ROOT .. "/lua/unic/main.lua", TOY, "--run=" .. dir }
-      for _, word in ipairs(words) do line[#line + 1] = word end
-      unistd.chdir(base)
-      unistd.execp("luajit", line)
-      unistd._exit(127)
-    end
-    return pid
+    return runs.spawn("spec/support/toy_run.lua", { "--run=" .. dir, unpack(words) }, { folder = base, log = base .. "/child.log" })
   end
 
-  local function steps_done(dir)
-    local file = io.open(dir .. "/metrics.csv")
-    if not file then return 0 end
-    local last
-    for line in file:lines() do last = line end
-    file:close()
-    return tonumber(last and last:match "^(%d+),") or 0
-  end
-
-  -- Wait for a step, then send a signal; returns how the process ended, and with what.
-  local function signal_at(pid, dir, step, number)
-    for _ = 1, 3000 do
-      if steps_done(dir) >= step then break end
-      local ended, how, code = wait.wait(pid, wait.WNOHANG)
-      if ended == pid then return how, code end
-      sleep(0.01)
-    end
-    signal.kill(pid, number)
-    local _, how, code = wait.wait(pid)
-    return how, code
-  end
+  local function child_log() return read(base .. "/child.log") end
 
   describe("that goes on", function()
     local whole
@@ -178,11 +87,11 @@ describe("run", function()
     end)
 
     it("when it is over makes no step more", function()
-      local before = contents(whole .. "/checkpoints/last.safetensors")
+      local before = runs.contents(whole .. "/checkpoints/last.safetensors")
       local run = toy { run = whole, resume = true }
       assert.equal(20, run.step)
-      assert.same(before, contents(whole .. "/checkpoints/last.safetensors"))
-      assert.equal(20, #rows_of(whole .. "/metrics.csv"))
+      assert.same(before, runs.contents(whole .. "/checkpoints/last.safetensors"))
+      assert.equal(20, #runs.rows(whole .. "/metrics.csv"))
     end)
 
     it("after kill -9 at many moments ends with the same bits", function()
@@ -191,25 +100,24 @@ describe("run", function()
       local kills = 0
       for _, at in ipairs { 4, 9, 15 } do
         local pid = spawn(dir, kills > 0 and { "--resume", unpack(arguments) } or arguments)
-        local how, code = signal_at(pid, dir, at, signal.SIGKILL)
-        assert.same({ "killed", signal.SIGKILL }, { how, code }, read(base .. "/child.log"))
+        local how, code = runs.signal_when(pid, runs.SIGKILL, function() return steps_done(dir) >= at end)
+        assert.same({ "killed", runs.SIGKILL }, { how, code }, child_log())
         kills = kills + 1
       end
-      local _, _, code = wait.wait(spawn(dir, { "--resume" }))
-      assert.equal(0, code, read(base .. "/child.log"))
+      assert.same({ "exited", 0 }, { runs.finish(spawn(dir, { "--resume" })) }, child_log())
       same_state(whole, dir)
-      assert.truthy(read(base .. "/child.log"):find "\nresult steps=20 loss=%d")
+      assert.truthy(child_log():find "\nresult steps=20 loss=%d")
     end)
 
     it("after Ctrl-C was saved at the end of the step", function()
       local dir = base .. "/interrupted"
       local pid = spawn(dir, { "--log-every=1", "--slow=0.05" })
-      local how, code = signal_at(pid, dir, 3, signal.SIGINT)
-      assert.same({ "exited", 130 }, { how, code })
-      local step = run_folder.read_manifest(dir) and unic.run.open(dir).step
+      local how, code = runs.signal_when(pid, runs.SIGINT, function() return steps_done(dir) >= 3 end)
+      assert.same({ "exited", 130 }, { how, code }, child_log())
+      local step = unic.run.open(dir).step
       assert.is_true(step >= 3 and step < 20)
       assert.equal(step, steps_done(dir))
-      assert.truthy(read(base .. "/child.log"):find("stopped after step " .. step, 1, true))
+      assert.truthy(child_log():find("stopped after step " .. step, 1, true))
       toy { resume = dir }
       same_state(whole, dir)
     end)
@@ -226,6 +134,28 @@ describe("run", function()
       toy { resume = dir }
       same_state(whole, dir)
       for name in lfs.dir(folder) do assert.is_nil(name:find "tmp", name .. " is left over") end
+    end)
+
+    it("after kill -9 in the middle of a checkpoint's write goes on from the one before", function()
+      local dir = base .. "/writing"
+      for kill = 1, 3 do
+        local pid = spawn(dir, { "--ballast=30", "--save-every=1", kill > 1 and "--resume" or nil })
+        local how = runs.signal_when(pid, runs.SIGKILL, function() return steps_done(dir) > 2 * kill and runs.is_writing(dir) end)
+        assert.equal("killed", how, child_log())
+        assert.is_true(unic.run.open(dir).step > 0)
+      end
+      assert.same({ "exited", 0 }, { runs.finish(spawn(dir, { "--resume", "--save-every=0" })) }, child_log())
+      same_state(whole, dir, "state.ballast")
+    end)
+
+    it("with another number of workers sees the same batches", function()
+      local a, b = base .. "/workers", base .. "/workers-cut"
+      toy { run = a, pictures = true, workers = 2, steps = 12 }
+      toy({ run = b, pictures = true, workers = 2, steps = 12, ["save-every"] = 4 }, 8)
+      local run = toy { resume = b, workers = 0 }
+      assert.equal(0, run.options.workers)
+      same_state(a, b)
+      assert.truthy(run_folder.read_manifest(b).data.train.hash)
     end)
 
     it("refuses other options, naming them, and takes over those not given", function()
