@@ -435,6 +435,7 @@ static void describe(const unic_kernel *k, struct attention *a) {
 static unic_status attention_plan(const unic_kernel *k, unic_plan *p) {
   struct attention a;
   describe(k, &a);
+  unic_gemm_start();
   p->scratch = k->type == UNIC_F64 ? 2 * (a.keys + 1) * 8 : a.scratch_floats * 4 * unic_threads();
   return UNIC_OK;
 }

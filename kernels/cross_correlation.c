@@ -200,6 +200,7 @@ static room rooms(const unic_kernel *k) {
 }
 
 static unic_status cross_correlation_plan(const unic_kernel *k, unic_plan *p) {
+  unic_gemm_start();
   p->scratch = k->type == UNIC_F64 ? 4 * k->in[A].numel * 8 : rooms(k).total * 4;
   return UNIC_OK;
 }

@@ -2,11 +2,15 @@
  *
  * unic_gemm is oneDNN's f32 product with the zero sizes taken care of. unic_product stands above it: operands that oneDNN can read in place
  * (f32, one dimension with stride 1) are read in place, all others are brought into f32 panels of bounded size in scratch; half-precision
- * results leave through an f32 tile, rounded once. It lives in matmul.c. */
+ * results leave through an f32 tile, rounded once. Where oneDNN multiplies half-precision matrices itself (bf16 from AVX-512 BF16 on),
+ * unic_product_native plans that instead. Both live in matmul.c. */
 #ifndef UNIC_GEMM_H
 #define UNIC_GEMM_H
 
 #include "op.h"
+
+/* Wakes oneDNN; to be called (by plans) before a team may call unic_gemm. */
+void unic_gemm_start(void);
 
 /* C = alpha op(A) op(B) + beta C, row-major, on the team, or on the calling thread alone (where the same bits are wanted at any thread count,
  * or many products run side by side). 'N' or 'T' as in BLAS. Sizes may be zero; C is not read when beta is 0. False: oneDNN refused. */
@@ -28,12 +32,18 @@ typedef struct unic_product {
   char a_form, b_form;
   int64_t lda, ldb, ldc, pm, pn, pk;
   int64_t scratch;                         /* floats, a multiple of 16 */
+  void *native;                            /* oneDNN's primitive for all of it; owned */
 } unic_product;
 
 /* Where tiles of results go: rows i .. i+m-1, columns j .. j+n-1 of C as tile[m][n]. Never with a swapped plan. */
 typedef void unic_product_store(void *context, const float *tile, int64_t i, int64_t m, int64_t j, int64_t n);
 
 void unic_product_plan(unic_product *p);
+/* Plan p as one half-precision product of oneDNN's, for exactly these sizes: operands of one half type with a unit stride each, C row-major,
+ * not alone, no sums. bias: an f32 row is added (passed to the run in the place of `context`); accumulate: that of every run. False: not to be
+ * had here, and p is as before. */
+bool unic_product_native(unic_product *p, bool bias, int accumulate);
+void unic_product_free(unic_product *p);
 /* accumulate: C += instead of C =. */
 bool unic_product_run(const unic_product *p, const void *a, const void *b, void *c, int accumulate, float *scratch, unic_product_store *store, void *context);
 

@@ -198,6 +198,7 @@ static room rooms(const unic_kernel *k) {
 
 static unic_status info_nce_plan(const unic_kernel *k, unic_plan *p) {
   int64_t pairs = k->in[A].shape[0];
+  unic_gemm_start();
   p->scratch = k->type == UNIC_F64 ? 2 * pairs * 8 : rooms(k).total * 4;
   return UNIC_OK;
 }

@@ -6,7 +6,8 @@
  * Gradients: dz = dy act'(z), dx = dz weight, dweight = dz' x, dbias = sum over m of dz.
  *
  * f32: one oneDNN product into y (or z), then bias and activation in one pass over it; backward makes dz in scratch and sums dbias in the same
- * pass, then two products. bf16 and f16: operands in f32 panels (gemm.h), bias and activation on the f32 tile before it is rounded once.
+ * pass, then two products. bf16 and f16: operands in f32 panels (gemm.h), bias and activation on the f32 tile before it is rounded once; or,
+ * where oneDNN multiplies them itself, its product with bias, a pass for the activation, and backward with dz in the half type.
  *
  * Saved: x, weight, and z: the value before a GELU, or for a ReLU one byte that says whether it let the value through.
  * Bits: equal for equal thread counts (oneDNN splits a product by threads); bias, activation and dbias are the same at any thread count. */
@@ -17,10 +18,10 @@ enum { X, WEIGHT, BIAS, ACTIVATION };   /* inputs */
 enum { Y, Z };                          /* outputs */
 enum { NONE, GELU, RELU };
 
-/* Rows of z without bias (from) become rows of y and of z. */
-struct finish { const float *from, *bias; void *y, *z; int64_t from_ld, ld, columns; int dtype, activation; };
+/* Rows of z without bias (from, f32 or as y) become rows of y and of z. */
+struct finish { const void *from; const float *bias; void *y, *z; int64_t from_ld, ld, columns; int from_dtype, dtype, activation; };
 /* Rows of dy become rows of dz, and each chunk of them a row of sums. */
-struct start { const void *dy, *z; float *dz, *sums; int64_t columns, chunk; int dtype, activation; };
+struct start { const void *dy, *z; void *dz; float *sums; int64_t columns, chunk; int dtype, dz_dtype, activation; };
 /* The bias gradient out of the chunks' sums. */
 struct gather { const float *sums; float *dbias; int64_t columns, chunks; int accumulate; };
 
@@ -41,11 +42,11 @@ static inline float gelu_slope(float z) {
 
 UNIC_LOOP(linear_finish) {
   const struct finish *f = context;
-  float row[UNIC_ROW], before[UNIC_ROW];
+  float row[UNIC_ROW], before[UNIC_ROW], buffer[UNIC_ROW];
   for (int64_t m = begin; m < end; m++) {
     for (int64_t j = 0; j < f->columns; j += UNIC_ROW) {
       int64_t n = f->columns - j < UNIC_ROW ? f->columns - j : UNIC_ROW, at = m * f->ld + j;
-      const float *from = f->from + m * f->from_ld + j, *bias = f->bias ? f->bias + j : NULL;
+      const float *from = unic_row_load(f->from, f->from_dtype, m * f->from_ld + j, n, buffer), *bias = f->bias ? f->bias + j : NULL;
       /* f32 works where the row lies: from may be y or z itself, element by element. */
       float *z = f->z && f->activation == GELU ? unic_row_place(f->z, f->dtype, at, before) : before;
       float *y = unic_row_place(f->y, f->dtype, at, row);
@@ -82,7 +83,7 @@ UNIC_LOOP(linear_finish) {
 
 UNIC_LOOP(linear_start) {
   const struct start *s = context;
-  float slope[UNIC_ROW], row[UNIC_ROW];
+  float slope[UNIC_ROW], row[UNIC_ROW], out[UNIC_ROW];
   float *sums = s->sums ? s->sums + begin / s->chunk * s->columns : NULL;
   if (sums) for (int64_t j = 0; j < s->columns; j++) sums[j] = 0;
   for (int64_t m = begin; m < end; m++) {
@@ -90,7 +91,7 @@ UNIC_LOOP(linear_start) {
       int64_t n = s->columns - j < UNIC_ROW ? s->columns - j : UNIC_ROW, at = m * s->columns + j;
       const float *dy = unic_row_load(s->dy, s->dtype, at, n, row), *dz = dy;
       if (s->dz) {
-        float *restrict to = s->dz + at;
+        float *restrict to = unic_row_place(s->dz, s->dz_dtype, at, out);
         if (s->activation == GELU) {
           const float *z = unic_row_load(s->z, s->dtype, at, n, slope);
           #pragma omp simd
@@ -103,6 +104,7 @@ UNIC_LOOP(linear_start) {
           #pragma omp simd
           for (int64_t i = 0; i < n; i++) to[i] = dy[i];
         }
+        unic_row_store(s->dz, s->dz_dtype, at, n, to);
         dz = to;
       }
       if (sums) {
@@ -155,11 +157,19 @@ typedef struct linear_plan {
   int64_t m, i, o;
   int64_t chunk, chunks;            /* rows per row of bias sums */
   int64_t rows;                     /* rows of dz made at a time */
+  uint8_t dz_dtype;
+  bool made;                        /* dz is not dy itself */
   unic_product y, dx, dweight;
-  int64_t dz_at, sums_at, product_at;   /* floats into scratch */
+  int64_t sums_at, product_at;      /* floats into scratch; dz is at 0 */
 } linear_plan;
 
-static void linear_plan_free(void *data) { unic_delete(data); }
+static void linear_plan_free(void *data) {
+  linear_plan *l = data;
+  unic_product_free(&l->y);
+  unic_product_free(&l->dx);
+  unic_product_free(&l->dweight);
+  unic_delete(l);
+}
 
 static void sizes(const unic_kernel *k, int64_t *m, int64_t *i, int64_t *o) {
   const unic_view *x = &k->in[X];
@@ -181,7 +191,7 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   if (!k->backward) {
     l->y = (unic_product){.m = l->m, .n = l->o, .k = l->i, .a_row = l->i, .a_col = 1, .b_row = 1, .b_col = l->i, .c_row = l->o, .c_col = 1,
                           .a_dtype = type, .b_dtype = type, .c_dtype = type, .tiled = low};
-    unic_product_plan(&l->y);
+    if (!unic_product_native(&l->y, k->in[BIAS].present, 0)) unic_product_plan(&l->y);
     p->scratch = l->y.scratch * 4;
     return UNIC_OK;
   }
@@ -199,9 +209,31 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
                          .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = type};
   l->dweight = (unic_product){.m = l->o, .n = l->i, .k = l->rows, .a_row = 1, .a_col = l->o, .b_row = l->i, .b_col = 1, .c_row = l->i, .c_col = 1,
                               .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = UNIC_F32};
-  unic_product_plan(&l->dx);
-  unic_product_plan(&l->dweight);
-  l->sums_at = made ? (l->rows * l->o + 15) / 16 * 16 : 0;
+  l->dz_dtype = UNIC_F32;
+  bool native = low && (k->din[X].present || k->din[WEIGHT].present);
+  if (native) {   /* dz in the half type, all of it at once; both products or none */
+    unic_product dx = l->dx, dweight = l->dweight;
+    dx.a_dtype = dweight.a_dtype = type;
+    dx.m = dweight.k = l->m;
+    if (k->din[X].present) native = unic_product_native(&dx, false, k->accumulate[X]);
+    if (native && k->din[WEIGHT].present && !unic_product_native(&dweight, false, k->accumulate[WEIGHT])) {
+      native = false;
+      unic_product_free(&dx);
+    }
+    if (native) {
+      l->dx = dx;
+      l->dweight = dweight;
+      l->dz_dtype = type;
+      l->rows = l->m;
+      made = k->arg[ACTIVATION].integer != NONE;
+    }
+  }
+  if (!native) {
+    unic_product_plan(&l->dx);
+    unic_product_plan(&l->dweight);
+  }
+  l->made = made;
+  l->sums_at = made ? (l->rows * l->o * (l->dz_dtype == UNIC_F32 ? 4 : 2) + 63) / 64 * 16 : 0;
   l->product_at = l->sums_at + (k->din[BIAS].present ? (l->chunks * l->o + 15) / 16 * 16 : 0);
   int64_t product = 0;
   if (k->din[X].present && l->dx.scratch > product) product = l->dx.scratch;
@@ -223,6 +255,7 @@ static void store_tile(void *context, const float *tile, int64_t i, int64_t m, i
   struct finish f = *(const struct finish *)context;
   int64_t at = i * f.ld + j;
   f.from = tile;
+  f.from_dtype = UNIC_F32;
   f.from_ld = f.columns = n;
   if (f.bias) f.bias += j;
   f.y = unic_at(f.y, f.dtype, at);
@@ -235,12 +268,14 @@ static unic_status linear_forward(const unic_kernel *k) {
   int activation = (int)k->arg[ACTIVATION].integer;
   struct finish f = {.bias = k->in[BIAS].data, .y = k->out[Y].data, .z = k->grad && activation != NONE ? k->out[Z].data : NULL,
                      .ld = l->o, .columns = l->o, .dtype = k->type, .activation = activation};
-  if (k->type != UNIC_F32)
+  if (k->type != UNIC_F32 && !l->y.native)
     return unic_product_run(&l->y, k->in[X].data, k->in[WEIGHT].data, NULL, 0, k->scratch, store_tile, &f) ? UNIC_OK : refused(l);
-  float *to = activation == GELU && f.z ? f.z : f.y;
-  if (!unic_product_run(&l->y, k->in[X].data, k->in[WEIGHT].data, to, 0, k->scratch, NULL, NULL)) return refused(l);
+  void *to = activation == GELU && f.z ? f.z : f.y;
+  if (!unic_product_run(&l->y, k->in[X].data, k->in[WEIGHT].data, to, 0, k->scratch, NULL, l->y.native ? k->in[BIAS].data : NULL)) return refused(l);
+  if (l->y.native) f.bias = NULL;
   if (!f.bias && activation == NONE) return UNIC_OK;
   f.from = to;
+  f.from_dtype = k->type;
   f.from_ld = l->o;
   UNIC_RUN(linear_finish, l->m, rows_at_once(l->o), &f);
   return UNIC_OK;
@@ -251,21 +286,21 @@ static unic_status linear_forward(const unic_kernel *k) {
 static unic_status linear_backward(const unic_kernel *k) {
   const linear_plan *l = k->plan;
   int activation = (int)k->arg[ACTIVATION].integer;
-  bool made = k->type != UNIC_F32 || activation != NONE, wants_x = k->din[X].present, wants_weight = k->din[WEIGHT].present, wants_bias = k->din[BIAS].present;
+  bool wants_x = k->din[X].present, wants_weight = k->din[WEIGHT].present, wants_bias = k->din[BIAS].present;
   float *scratch = k->scratch, *sums = wants_bias ? scratch + l->sums_at : NULL;
   unic_product dx = l->dx, dweight = l->dweight;
   if (l->m == 0 && wants_weight && !unic_product_run(&dweight, NULL, NULL, k->din[WEIGHT].data, k->accumulate[WEIGHT], scratch, NULL, NULL)) return refused(l);
   for (int64_t m = 0; m < l->m; m += l->rows) {
     int64_t rows = l->m - m < l->rows ? l->m - m : l->rows;
-    const float *dz = k->dout[Y].data;
-    if (made || wants_bias) {
-      struct start s = {.dy = unic_at(k->dout[Y].data, k->type, m * l->o), .dz = made ? scratch : NULL, .sums = sums ? sums + m / l->chunk * l->o : NULL,
-                        .columns = l->o, .chunk = l->chunk, .dtype = k->type, .activation = activation};
+    const void *dz = k->dout[Y].data;
+    if (l->made || wants_bias) {
+      struct start s = {.dy = unic_at(k->dout[Y].data, k->type, m * l->o), .dz = l->made ? scratch : NULL, .sums = sums ? sums + m / l->chunk * l->o : NULL,
+                        .columns = l->o, .chunk = l->chunk, .dtype = k->type, .dz_dtype = l->dz_dtype, .activation = activation};
       if (activation == GELU) s.z = unic_at(k->out[Z].data, k->type, m * l->o);
       if (activation == RELU) s.z = (const uint8_t *)k->out[Z].data + m * l->o;
       UNIC_RUN(linear_start, rows, l->chunk, &s);
     }
-    if (made) dz = scratch;
+    if (l->made) dz = scratch;
     dx.m = rows;
     dweight.k = rows;
     if (wants_x && !unic_product_run(&dx, dz, k->in[WEIGHT].data, unic_at(k->din[X].data, k->type, m * l->i), k->accumulate[X], scratch + l->product_at, NULL, NULL))

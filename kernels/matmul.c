@@ -66,14 +66,15 @@ UNIC_LOOP(panel_store) {
 
 #else
 
-#include <oneapi/dnnl/dnnl.h>
-#include <omp.h>
+#include "dnnl.h"
 #include <string.h>
 
 UNIC_LOOP_TABLE(panel_load);
 UNIC_LOOP_TABLE(panel_store);
 
 /* ---------------------------------------------------------------- the general product */
+
+void unic_gemm_start(void) { unic_dnnl_start(); }
 
 bool unic_gemm(bool alone, char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                float beta, float *c, int64_t ldc) {
@@ -87,14 +88,13 @@ bool unic_gemm(bool alone, char ta, char tb, int64_t m, int64_t n, int64_t k, fl
    * must get the same bits as inside, so the team is put away for the call. */
   int team = alone && !omp_in_parallel() ? omp_get_max_threads() : 1;
   if (team > 1) omp_set_num_threads(1);
-  bool ok = dnnl_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) == dnnl_success;
+  bool ok = unic_dnnl_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) == dnnl_success;
   if (team > 1) omp_set_num_threads(team);
   return ok;
 }
 
-/* Can oneDNN read this [rows, cols] matrix where it lies? */
-static bool readable(int dtype, int64_t rows, int64_t cols, int64_t rs, int64_t cs, char *form, int64_t *ld) {
-  if (dtype != UNIC_F32) return false;
+/* Can a matrix product read this [rows, cols] matrix where it lies? */
+static bool readable(int64_t rows, int64_t cols, int64_t rs, int64_t cs, char *form, int64_t *ld) {
   if ((cs == 1 || cols <= 1) && (rs >= cols || rows <= 1)) {
     *form = 'N';
     *ld = rows <= 1 ? (cols > 0 ? cols : 1) : rs > 0 ? rs : 1;
@@ -119,9 +119,60 @@ static int64_t piece(int64_t n, int64_t limit) {
   return most((n + pieces - 1) / pieces, 1);
 }
 
+/* A readable matrix as oneDNN's descriptor. */
+static dnnl_status_t describe(unic_dnnl_desc *d, int dtype, int64_t rows, int64_t cols, char form, int64_t ld) {
+  int64_t shape[2] = {rows, cols}, stride[2] = {form == 'N' ? ld : 1, form == 'N' ? 1 : ld};
+  return unic_dnnl_desc_strided(d, (unic_dtype)dtype, 2, shape, stride);
+}
+
+bool unic_product_native(unic_product *p, bool bias, int accumulate) {
+  /* Below AVX-512 BF16 oneDNN either refuses, emulates or falls back to plain loops: slower than converting. */
+  if (!unic_dtype_is_half((unic_dtype)p->a_dtype) || unic_isa_best() < UNIC_ISA_AVX512_BF16) return false;
+  char form[3];
+  int64_t ld[3];
+  if (p->a_dtype != p->b_dtype || (p->c_dtype != p->a_dtype && p->c_dtype != UNIC_F32) || p->alone || p->sums || p->m < 1 || p->n < 1 || p->k < 1) return false;
+  if (!readable(p->m, p->k, p->a_row, p->a_col, &form[0], &ld[0]) || !readable(p->k, p->n, p->b_row, p->b_col, &form[1], &ld[1])) return false;
+  if (!readable(p->m, p->n, p->c_row, p->c_col, &form[2], &ld[2]) || form[2] != 'N') return false;
+  unic_dnnl_desc a = {0}, b = {0}, c = {0}, row = {0};
+  unic_dnnl_primitive *made = unic_new(sizeof *made);
+  if (!made) return false;
+  dnnl_status_t s = describe(&a, p->a_dtype, p->m, p->k, form[0], ld[0]);
+  if (s == dnnl_success) s = describe(&b, p->b_dtype, p->k, p->n, form[1], ld[1]);
+  if (s == dnnl_success) s = describe(&c, p->c_dtype, p->m, p->n, 'N', ld[2]);
+  if (s == dnnl_success && bias) s = describe(&row, UNIC_F32, 1, p->n, 'N', p->n);
+  unic_dnnl_attr attr = {.sum = accumulate ? 1 : 0};
+  if (s == dnnl_success) s = unic_dnnl_matmul(made, unic_dnnl_desc_md(&a), unic_dnnl_desc_md(&b), bias ? unic_dnnl_desc_md(&row) : NULL, unic_dnnl_desc_md(&c), &attr);
+  unic_dnnl_desc_free(&a);
+  unic_dnnl_desc_free(&b);
+  unic_dnnl_desc_free(&c);
+  unic_dnnl_desc_free(&row);
+  if (s != dnnl_success || strncmp(unic_dnnl_primitive_name(made), "ref", 3) == 0) {
+    unic_dnnl_primitive_free(made);
+    unic_delete(made);
+    return false;
+  }
+  p->native = made;
+  p->swapped = false;
+  p->scratch = padded((made->scratch + 3) / 4);
+  return true;
+}
+
+void unic_product_free(unic_product *p) {
+  if (!p->native) return;
+  unic_dnnl_primitive_free(p->native);
+  unic_delete(p->native);
+  p->native = NULL;
+}
+
+static bool run_native(const unic_product *p, const void *a, const void *b, void *c, const void *bias, void *scratch) {
+  unic_dnnl_arg args[4] = {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}, {DNNL_ARG_BIAS, bias}};
+  return unic_dnnl_execute("matmul", p->native, bias ? 4 : 3, args, scratch) == UNIC_OK;
+}
+
 void unic_product_plan(unic_product *p) {
   char form;
   int64_t ld;
+  unic_gemm_start();
   p->swapped = !p->tiled && p->c_col != 1 && p->c_row == 1 && p->n > 1;
   if (p->swapped) {
     unic_product q = *p;
@@ -131,9 +182,9 @@ void unic_product_plan(unic_product *p) {
     p->a_dtype = q.b_dtype; p->b_dtype = q.a_dtype;
     for (int i = 0; i < p->sums; i++) { p->sum_a[i] = q.sum_b[i]; p->sum_b[i] = q.sum_a[i]; }
   }
-  p->a_copy = !readable(p->a_dtype, p->m, p->k, p->a_row, p->a_col, &p->a_form, &p->lda);
-  p->b_copy = !readable(p->b_dtype, p->k, p->n, p->b_row, p->b_col, &p->b_form, &p->ldb);
-  p->c_copy = p->tiled || !readable(p->c_dtype, p->m, p->n, p->c_row, p->c_col, &form, &ld) || form != 'N';
+  p->a_copy = p->a_dtype != UNIC_F32 || !readable(p->m, p->k, p->a_row, p->a_col, &p->a_form, &p->lda);
+  p->b_copy = p->b_dtype != UNIC_F32 || !readable(p->k, p->n, p->b_row, p->b_col, &p->b_form, &p->ldb);
+  p->c_copy = p->tiled || p->c_dtype != UNIC_F32 || !readable(p->m, p->n, p->c_row, p->c_col, &form, &ld) || form != 'N';
   if (p->a_copy) p->a_form = p->a_col != 1 && p->a_row == 1 ? 'T' : 'N';
   if (p->b_copy) p->b_form = p->b_col != 1 && p->b_row == 1 ? 'T' : 'N';
   /* Panels: 16 MB each for the whole team, 1 MB each for a single thread (its share of the caches). The conversion of an operand is repeated
@@ -164,6 +215,7 @@ static void load(bool alone, const void *data, int dtype, char form, int64_t row
 }
 
 bool unic_product_run(const unic_product *p, const void *a, const void *b, void *c, int accumulate, float *scratch, unic_product_store *store, void *context) {
+  if (p->native) return run_native(p, a, b, c, context, scratch);
   if (p->swapped) { const void *t = a; a = b; b = t; }
   float *a_panel = scratch, *b_panel = a_panel + (p->a_copy ? padded(p->pm * p->pk) : 0), *tile = b_panel + (p->b_copy ? padded(p->pk * p->pn) : 0);
   int64_t repeats = 1;
@@ -243,7 +295,7 @@ static int merge(int loops, int64_t *count, int64_t *a, int64_t *b, int64_t *c) 
 }
 
 /* Fold loops into M or N, and sums into K, and decide how the rest is spread over the team. */
-static void batch_plan(batch *l) {
+static void batch_plan(batch *l, int accumulate) {
   unic_product *p = &l->p;
   int64_t none[UNIC_MAX_RANK] = {0};
   l->loops = merge(l->loops, l->count, l->a, l->b, l->c);
@@ -277,7 +329,7 @@ static void batch_plan(batch *l) {
   l->spread = l->batches > 1 && (l->batches >= 4 * threads || work < 4e6);
   p->alone = l->spread || work < 2e5;
   l->chunk = most(1, l->batches / (8 * threads));
-  unic_product_plan(p);
+  if (!unic_product_native(p, false, accumulate)) unic_product_plan(p);
   l->scratch = p->scratch * (int64_t)sizeof(float) * (l->spread ? threads : 1);
 }
 
@@ -381,10 +433,17 @@ static unic_status matmul_shape(unic_call *c) {
 
 typedef struct matmul_plan { batch y, da, db; } matmul_plan;
 
-static void matmul_plan_free(void *data) { unic_delete(data); }
+static void matmul_plan_free(void *data) {
+  matmul_plan *plan = data;
+  unic_product_free(&plan->y.p);
+  unic_product_free(&plan->da.p);
+  unic_product_free(&plan->db.p);
+  unic_delete(plan);
+}
 
 /* C = A B over the frame's leading dimensions; those in which C is broadcast are summed. */
-static void batch_fill(batch *l, const frame *f, int64_t m, int64_t n, int64_t k, const look *a, int a_dtype, const look *b, int b_dtype, const look *c, int c_dtype) {
+static void batch_fill(batch *l, const frame *f, int64_t m, int64_t n, int64_t k, const look *a, int a_dtype, const look *b, int b_dtype, const look *c, int c_dtype,
+                       int accumulate) {
   *l = (batch){.wanted = true, .p = {.m = m, .n = n, .k = k, .a_row = a->row, .a_col = a->col, .b_row = b->row, .b_col = b->col, .c_row = c->row, .c_col = c->col,
                                      .a_dtype = (uint8_t)a_dtype, .b_dtype = (uint8_t)b_dtype, .c_dtype = (uint8_t)c_dtype}};
   for (int d = 0; d < f->lead; d++) {
@@ -396,7 +455,7 @@ static void batch_fill(batch *l, const frame *f, int64_t m, int64_t n, int64_t k
       l->count[i] = f->shape[d]; l->a[i] = a->lead[d]; l->b[i] = b->lead[d]; l->c[i] = c->lead[d];
     }
   }
-  batch_plan(l);
+  batch_plan(l, accumulate);
 }
 
 static void turn(look *l) { int64_t t = l->row; l->row = l->col; l->col = t; }
@@ -414,19 +473,19 @@ static unic_status matmul_plan_make(const unic_kernel *k, unic_plan *p) {
   look_at(&k->in[B], &f, f.b_vector, false, &b);
   if (!k->backward) {
     look_at_y(&k->out[0], &f, &y);
-    batch_fill(&plan->y, &f, f.m, f.n, f.k, &a, k->in[A].dtype, &b, k->in[B].dtype, &y, k->out[0].dtype);
+    batch_fill(&plan->y, &f, f.m, f.n, f.k, &a, k->in[A].dtype, &b, k->in[B].dtype, &y, k->out[0].dtype, 0);
   } else {
     look_at_y(&k->dout[0], &f, &y);
     int type = k->dout[0].dtype;
     if (k->din[A].present) {
       look_at(&k->din[A], &f, f.a_vector, true, &d);
       turn(&b);
-      batch_fill(&plan->da, &f, f.m, f.k, f.n, &y, type, &b, k->in[B].dtype, &d, k->din[A].dtype);
+      batch_fill(&plan->da, &f, f.m, f.k, f.n, &y, type, &b, k->in[B].dtype, &d, k->din[A].dtype, k->accumulate[A]);
     }
     if (k->din[B].present) {
       look_at(&k->din[B], &f, f.b_vector, false, &d);
       turn(&a);
-      batch_fill(&plan->db, &f, f.k, f.n, f.m, &a, k->in[A].dtype, &y, type, &d, k->din[B].dtype);
+      batch_fill(&plan->db, &f, f.k, f.n, f.m, &a, k->in[A].dtype, &y, type, &d, k->din[B].dtype, k->accumulate[B]);
     }
   }
   p->scratch = most(plan->y.scratch, most(plan->da.scratch, plan->db.scratch));
