@@ -8,6 +8,7 @@ local THRESHOLD = 1000   -- more elements than this and the middle is left out
 local EDGE = 3           -- elements kept at either end of a dimension that is cut
 local SLICES = 16        -- small matrices shown of a tensor with more than two dimensions
 local CUT_SLICES = 6     -- the same for matrices that are cut themselves: together they should fit a screen
+local ROWS, COLUMNS, VECTOR = 60, 40, 300   -- longer rows, columns and vectors are cut even when the elements are few
 local DECIMALS = 4
 
 local INTEGER = { i64 = true, i32 = true, i16 = true, i8 = true, u8 = true }
@@ -134,7 +135,8 @@ local function choose_edges(shape, total, threshold)
   local rank, edges, slices = #shape, {}, 1
   local limit = total > threshold and CUT_SLICES or SLICES
   for d = 1, rank do
-    edges[d] = total > threshold and (rank == 1 and EDGE + 1 or EDGE)
+    local long = rank == 1 and VECTOR or d == rank and COLUMNS or d == rank - 1 and ROWS or math.huge
+    edges[d] = (total > threshold or shape[d] > long) and (d == rank and rank <= 2 and EDGE + 1 or EDGE)
     if d <= rank - 2 then slices = slices * shape[d] end
   end
   for edge = EDGE, 1, -1 do

@@ -83,15 +83,21 @@ describe("unic.format", function()
     local reads = 0
     local out = show({100, 100}, function(i) reads = reads + 1 return i end)
     assert.equal(text(
-      "    0     1     2  ...    97    98    99",
-      "  100   101   102  ...   197   198   199",
-      "  200   201   202  ...   297   298   299",
+      "    0     1     2     3  ...    96    97    98    99",
+      "  100   101   102   103  ...   196   197   198   199",
+      "  200   201   202   203  ...   296   297   298   299",
       " ...",
-      " 9700  9701  9702  ...  9797  9798  9799",
-      " 9800  9801  9802  ...  9897  9898  9899",
-      " 9900  9901  9902  ...  9997  9998  9999",
+      " 9700  9701  9702  9703  ...  9796  9797  9798  9799",
+      " 9800  9801  9802  9803  ...  9896  9897  9898  9899",
+      " 9900  9901  9902  9903  ...  9996  9997  9998  9999",
       "[f32 100x100 cpu]"), out)
-    assert.equal(36, reads)
+    assert.equal(48, reads)
+  end)
+
+  it("cuts long rows, columns and vectors of few elements too", function()
+    assert.equal(text("   0    1    2    3  ...  508  509  510  511", "[f32 1x512 cpu]"), show({1, 512}, function(i) return i end))
+    assert.equal(text(" 0", " 1", " 2", " ...", " 7", " 8", " 9", "[f32 100x1 cpu]"), show({100, 1}, function(i) return i % 10 end))
+    assert.equal(text("   0    1    2    3  ...  316  317  318  319", "[f32 320 cpu]"), show({320}, function(i) return i end))
   end)
 
   it("keeps a batch of images to a screen", function()

@@ -89,7 +89,9 @@ $node
 END
   [ -e "$chroot/dev/$name" ] || mknod -m 666 "$chroot/dev/$name" c "$major" "$minor"
 done
-mkdir -p "$chroot/dev/shm"
+# Terminals, for the specs of the prompt; where they cannot be had, those specs say so.
+mkdir -p "$chroot/dev/shm" "$chroot/dev/pts"
+if mount -t devpts -o newinstance,ptmxmode=0666 devpts "$chroot/dev/pts"; then ln -sfn pts/ptmx "$chroot/dev/ptmx"; fi
 mount -t proc proc "$chroot/proc" || fail "cannot mount /proc"
 mount -t tmpfs tmpfs "$chroot/dev/shm" || fail "cannot mount /dev/shm"
 mkdir -p "$chroot/var/cache/apt/archives"

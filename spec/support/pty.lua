@@ -18,6 +18,18 @@ local function now()
   return t.tv_sec + t.tv_nsec * 1e-9
 end
 
+--- Are there pseudo-terminals? (A chroot without /dev/pts has none.)
+-- @return true or false
+function pty.available()
+  local master = fcntl.open("/dev/ptmx", fcntl.O_RDWR)
+  if not master then return false end
+  local name = stdlib.grantpt(master) and stdlib.unlockpt(master) and stdlib.ptsname(master)
+  local slave = name and fcntl.open(name, fcntl.O_RDWR + (fcntl.O_NOCTTY or 0))
+  if slave then unistd.close(slave) end
+  unistd.close(master)
+  return slave ~= nil and slave ~= false
+end
+
 --- Start a shell command on a new terminal of 80 by 40.
 -- @param command for sh
 -- @param options `env` (name -> value, false to unset), `timeout` (seconds that `expect` waits, 20)

@@ -51,14 +51,8 @@ local function members(object)
 end
 complete.members = members
 
-local function callable(value)
-  if type(value) == "function" then return true end
-  local meta = debug.getmetatable(value)
-  return type(meta) == "table" and rawget(meta, "__call") ~= nil
-end
-
---- The names after `object.` or `object:` that begin with a prefix, sorted. After a colon there are only functions; names that begin with
--- an underscore are shown when the prefix does.
+--- The names after `object.` or `object:` that begin with a prefix, sorted. After a colon there are only functions (a layer in a field is
+-- called with a dot); names that begin with an underscore are shown when the prefix does.
 -- @param object any value
 -- @param separator "." or ":"
 -- @param prefix what is typed of the name
@@ -67,7 +61,7 @@ function complete.fields(object, separator, prefix)
   local list = {}
   for name, value in pairs(members(object)) do
     if name:sub(1, #prefix) == prefix and name:find("^[%a_][%w_]*$") and not lexer.KEYWORDS[name]
-      and (separator == "." or callable(value)) and (prefix ~= "" or name:sub(1, 1) ~= "_")
+      and (separator == "." or type(value) == "function") and (prefix ~= "" or name:sub(1, 1) ~= "_")
     then
       list[#list + 1] = name
     end
@@ -76,8 +70,12 @@ function complete.fields(object, separator, prefix)
   return list
 end
 
-local function modules(prefix)
+local function modules(prefix, session)
   local found = {}
+  for _, folder in ipairs{"models", "datasets"} do   -- these come from folders that package.path does not name
+    local t = session.lazy[folder] and session.lazy[folder]()
+    for _, name in ipairs(t and getmetatable(t).__names or {}) do found["unic." .. folder .. "." .. name] = true end
+  end
   for name in pairs(package.loaded) do found[name] = true end
   for name in pairs(package.preload) do found[name] = true end
   local parent = prefix:match("^(.*)%.") or ""
@@ -161,7 +159,7 @@ function complete.candidates(text, session)
     local prefix, quote = last.text:sub(2), last.text:sub(1, 1)
     local caller = tokens[#tokens - 1]
     if caller and caller.text == "(" then caller = tokens[#tokens - 2] end
-    if caller and caller.text == "require" then return prefix, modules(prefix), quote end
+    if caller and caller.text == "require" then return prefix, modules(prefix, session), quote end
     return prefix, files(prefix), quote
   end
   local prefix, at = "", #tokens

@@ -309,7 +309,10 @@ function help.about(path, session, width)
     -- An object: itself, what its class says, its methods.
     local class = type(meta) == "table" and rawget(meta, "__index")
     local doc = is_class(class) and class_doc(rawget(class, "_name") or word, class, nil)
-    local head = path .. ": " .. pretty.text(value, width)
+    local shown = pretty.text(value, width)
+    local _, lines = shown:gsub("\n", "")
+    if lines > 8 then shown = shown:match("^[^\n]*") .. " ..." end   -- a whole network; its own name prints it
+    local head = path .. ": " .. shown
     if doc then head = head .. "\n" .. wrap(doc.text, "  ", width) end
     local list = list_members(":", value, core, width)
     return list == "" and head or head .. "\nmethods (? " .. path .. ":name tells about one):\n" .. list

@@ -137,6 +137,22 @@ local function keep_returned(keep, ...)
   if select("#", ...) > 0 then keep(...) end
 end
 
+-- What `require` keeps in package.loaded while a module is being loaded, and leaves there when that fails.
+local unfinished
+package.preload["unic.repl.probe"] = function(name)
+  unfinished = package.loaded[name]
+  return true
+end
+require "unic.repl.probe"
+package.preload["unic.repl.probe"], package.loaded["unic.repl.probe"] = nil, nil
+
+-- After an error or Ctrl-C inside `require`: the next one shall load the module again (from its corrected file), not complain about this.
+local function forget_unfinished_modules()
+  for name, value in pairs(package.loaded) do
+    if value == unfinished then package.loaded[name] = nil end
+  end
+end
+
 local enter = traceback.boundary(function(keep, chunk) keep_returned(keep, chunk()) end)
 
 -- Whether more lines may mend what a failed `load` complains about. "'<eof>' expected near 'x'" is no such case, nor is a quote that is not
@@ -205,7 +221,10 @@ function Session:call(entry)
   end
   self.keep = keep
   local ok, report = self.run(enter, traceback.handler, keep, entry.chunk)
-  if not ok then return false, self:reword(report) end
+  if not ok then
+    forget_unfinished_modules()
+    return false, self:reword(report)
+  end
   return true, results
 end
 

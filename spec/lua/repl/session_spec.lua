@@ -131,6 +131,20 @@ describe("unic.repl.session", function()
     assert.equal(2, value("1 + 1"))
   end)
 
+  it("loads a module anew after its loading has failed", function()
+    local tries = 0
+    package.preload["spec.broken"] = function()
+      tries = tries + 1
+      if tries == 1 then error("broken") end
+      return { fine = true }
+    end
+    local ok, report = enter("require 'spec.broken'")
+    assert.is_false(ok)
+    assert.truthy(report:find("broken", 1, true))
+    assert.is_true(value("require('spec.broken').fine"))
+    package.preload["spec.broken"], package.loaded["spec.broken"] = nil, nil
+  end)
+
   it("offers the modules of the library by short names, loaded when they are used", function()
     assert.equal(require "unic", value("unic"))
     value("shared = 1")

@@ -1,0 +1,89 @@
+--- Med-UniC: an image encoder, a text encoder, and three projectors.
+--
+--   P_v (proj_v)   image features -> joint space, used by CVL and SSV
+--   P_l (proj_l)   text features  -> joint space, used by CVL and for zero-shot prompts
+--   P_d (proj_d)   text features  -> the space of CTR
+-- @module unic.models.medunic
+local nn = require "unic.nn"
+local core = require "unic.core"
+local tensor = require "unic.tensor"
+local resnet = require "unic.models.resnet"
+local vit = require "unic.models.vit"
+local bert = require "unic.models.bert"
+local Projector = require "unic.models.projector"
+local ops = core.ops.call
+
+local VISION = { resnet_small = resnet.resnet_small, vit_small = vit.vit_small, vit_b16 = vit.vit_b16, vit_l32 = vit.vit_l32 }
+for _, depth in ipairs { 18, 34, 50, 101, 152 } do VISION["resnet" .. depth] = resnet["resnet" .. depth] end
+local TEXT = { bert_small = bert.bert_small, bert_base = bert.bert_base }
+
+local function pick(kind, name, from)
+  if from[name] then return from[name] end
+  local names = {}
+  for key in pairs(from) do names[#names + 1] = key end
+  table.sort(names)
+  local near = core.nearest(tostring(name), names)
+  core.fail(("[medunic] argument '%s': there is no '%s'%s"):format(kind, tostring(name), near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", ")))
+end
+
+local Medunic = nn.class "Medunic"
+
+--- @param options `vision` and `text` (names of encoders), `vocab` (number of tokens), `channels` (of the pictures), `size` (their side), `dim` (512,
+-- joint space), `ctr_dim` (512), `hidden` (2048, of the projectors), `pool` ("cls" or "mean", of the text), `dropout` (0.1, of the text encoder),
+-- `position_map` (false; small networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart)
+function Medunic:init(options)
+  local o = tensor.options("medunic", options, {
+    vision = true, text = true, vocab = true, channels = true, size = true, dim = true, ctr_dim = true, hidden = true, pool = true, dropout = true,
+    position_map = true,
+  })
+  local is_vit = o.vision:find "^vit" ~= nil
+  self.image_encoder = pick("vision", o.vision, VISION)(is_vit and { channels = o.channels, size = o.size } or { channels = o.channels })
+  self.text_encoder = pick("text", o.text, TEXT) { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout }
+  self.pool = o.pool or "cls"
+  local features = self.image_encoder.features
+  if o.position_map then
+    if is_vit then core.fail "[medunic] argument 'position_map': it needs a convolutional encoder" end
+    local side = math.ceil(o.size / 16)
+    self.reduce = nn.Conv2d(features, 16, 1)
+    self.mix = nn.Linear(features + 16 * side * side, 2 * features, { activation = "relu" })
+    features = 2 * features
+  end
+  self.proj_v = Projector(features, o.dim or 512, o.hidden)
+  self.proj_l = Projector(self.text_encoder.features, o.dim or 512, o.hidden)
+  self.proj_d = Projector(self.text_encoder.features, o.ctr_dim or 512, o.hidden)
+end
+
+--- Image features before projection.
+-- @param x [N,C,H,W]
+-- @return [N,features]
+function Medunic:encode_image(x)
+  local pooled, map = self.image_encoder(x)
+  if not self.reduce then return pooled end
+  local places = ops.flatten(ops.contiguous(self.reduce(map)), 2)
+  return self.mix(ops.cat({ pooled, ops.cast(places, pooled.dtype) }, 2))
+end
+
+--- Image embeddings in the joint space (encoder + P_v).
+-- @param x [N,C,H,W]
+-- @return [N,dim]
+function Medunic:image(x) return self.proj_v(self:encode_image(x)) end
+
+--- Text features: the class token's last hidden state, or the mean over tokens. Two calls in training mode differ by their dropout: the two
+-- views of CTR.
+-- @param ids i64 [N,L]
+-- @param mask bool [N,L]
+-- @return [N,width]
+function Medunic:encode_text(ids, mask)
+  local hidden = self.text_encoder(ids, mask)
+  if self.pool == "mean" then return bert.mean(hidden, mask) end
+  return ops.select(hidden, 2, 1)
+end
+
+--- Text embeddings in the joint space (P_l of text features).
+function Medunic:project_text(h) return self.proj_l(h) end
+--- Text embeddings in the space of CTR (P_d of text features).
+function Medunic:project_ctr(h) return self.proj_d(h) end
+--- Text embeddings in the joint space from token ids.
+function Medunic:text(ids, mask) return self.proj_l(self:encode_text(ids, mask)) end
+
+return Medunic

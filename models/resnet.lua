@@ -1,0 +1,124 @@
+--- Residual networks (He et al., 2016) in torchvision's layout and with its parameter names, so that public weights load by name.
+--
+--   resnet.resnet50()                          [N,3,H,W] -> [N,2048] (features; the classifier comes with `classes = n`)
+--   resnet.resnet_small{channels = 1}          16-32-64-128, one block a stage, for small pictures such as the built-in set's
+-- @module unic.models.resnet
+local nn = require "unic.nn"
+local tensor = require "unic.tensor"
+local core = require "unic.core"
+local ops = core.ops.call
+
+local resnet = {}
+
+-- torchvision: convolutions from N(0, 2 / fan_out), norms at 1 and 0.
+local function conv(from, to, kernel, stride)
+  local c = nn.Conv2d(from, to, kernel, { stride = stride or 1, padding = math.floor(kernel / 2), bias = false })
+  ops.normal_(c.weight:detach(), 0, math.sqrt(2 / (to * kernel * kernel)))
+  return c
+end
+
+-- A branch that fits the identity to the block's output.
+local function shortcut(from, to, stride)
+  if stride == 1 and from == to then return nil end
+  return nn.Sequential(conv(from, to, 1, stride), nn.BatchNorm2d(to))
+end
+
+--- Two 3x3 convolutions and a shortcut (ResNet-18, -34).
+resnet.BasicBlock = nn.class "BasicBlock"
+resnet.BasicBlock.expansion = 1
+function resnet.BasicBlock:init(from, width, stride)
+  self.conv1, self.bn1 = conv(from, width, 3, stride), nn.BatchNorm2d(width)
+  self.conv2, self.bn2 = conv(width, width, 3), nn.BatchNorm2d(width)
+  local branch = shortcut(from, width, stride)
+  if branch then self.downsample = branch end
+end
+function resnet.BasicBlock:forward(x)
+  local identity = self.downsample and self.downsample(x) or x
+  local h = self.bn1(self.conv1(x), { relu = true })
+  return self.bn2(self.conv2(h), { residual = identity, relu = true })   -- norm, sum and ReLU in one pass
+end
+
+--- 1x1, 3x3 (which carries the stride), 1x1 and a shortcut (ResNet-50 and deeper).
+resnet.Bottleneck = nn.class "Bottleneck"
+resnet.Bottleneck.expansion = 4
+function resnet.Bottleneck:init(from, width, stride)
+  local to = 4 * width
+  self.conv1, self.bn1 = conv(from, width, 1), nn.BatchNorm2d(width)
+  self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
+  self.conv3, self.bn3 = conv(width, to, 1), nn.BatchNorm2d(to)
+  local branch = shortcut(from, to, stride)
+  if branch then self.downsample = branch end
+end
+function resnet.Bottleneck:forward(x)
+  local identity = self.downsample and self.downsample(x) or x
+  local h = self.bn1(self.conv1(x), { relu = true })
+  h = self.bn2(self.conv2(h), { relu = true })
+  return self.bn3(self.conv3(h), { residual = identity, relu = true })
+end
+
+resnet.Resnet = nn.class "Resnet"
+
+--- A network from a block class and the number of blocks per stage.
+-- @param block resnet.BasicBlock or resnet.Bottleneck
+-- @param depths blocks per stage, {3, 4, 6, 3}
+-- @param options `channels` (3, of the picture), `width` (64, of the first stage), `classes` (none: features), `stem` (7: the 7x7 stem with its
+-- max-pool; 5: a 5x5 convolution with stride 2 alone, for small pictures)
+function resnet.Resnet:init(block, depths, options)
+  options = tensor.options("resnet", options, { channels = true, width = true, classes = true, stem = true })
+  local width = options.width or 64
+  local stem = options.stem or 7
+  self.conv1, self.bn1 = conv(options.channels or 3, width, stem, 2), nn.BatchNorm2d(width)
+  if stem == 7 then self.maxpool = nn.MaxPool2d(3, { stride = 2, padding = 1 }) end
+  local from = width
+  self.stages = #depths
+  for s, depth in ipairs(depths) do
+    local stage, inner = nn.Sequential(), width * 2 ^ (s - 1)
+    for b = 1, depth do
+      stage:append(block(from, inner, (b == 1 and s > 1) and 2 or 1))
+      from = inner * block.expansion
+    end
+    self["layer" .. s] = stage
+  end
+  self.features = from
+  if options.classes then self.fc = nn.Linear(from, options.classes) end
+end
+
+--- The feature map of every stage.
+-- @param x [N,C,H,W]
+-- @return a list of [N,C_s,H_s,W_s]
+function resnet.Resnet:maps(x)
+  local h = self.bn1(self.conv1(x), { relu = true })
+  if self.maxpool then h = self.maxpool(h) end
+  local maps = {}
+  for s = 1, self.stages do
+    h = self["layer" .. s](h)
+    maps[s] = h
+  end
+  return maps
+end
+
+--- @param x [N,C,H,W]
+-- @return [N,features], or [N,classes] with a classifier; then the last feature map
+function resnet.Resnet:forward(x)
+  local maps = self:maps(x)
+  local map = maps[#maps]
+  local pooled = ops.global_avg_pool2d(map)
+  if self.fc then pooled = self.fc(pooled) end
+  return pooled, map
+end
+
+local DEPTHS = {
+  [18] = { resnet.BasicBlock, { 2, 2, 2, 2 } }, [34] = { resnet.BasicBlock, { 3, 4, 6, 3 } }, [50] = { resnet.Bottleneck, { 3, 4, 6, 3 } },
+  [101] = { resnet.Bottleneck, { 3, 4, 23, 3 } }, [152] = { resnet.Bottleneck, { 3, 8, 36, 3 } },
+}
+for depth, spec in pairs(DEPTHS) do
+  resnet["resnet" .. depth] = function(options) return resnet.Resnet(spec[1], spec[2], options) end
+end
+
+--- The network of the built-in set: 16-32-64-128, one basic block a stage, 5x5 stem with stride 2; [N,128] and a map of 1/16 of the side.
+function resnet.resnet_small(options)
+  options = tensor.options("resnet_small", options, { channels = true, classes = true, width = true })
+  return resnet.Resnet(resnet.BasicBlock, { 1, 1, 1, 1 }, { channels = options.channels or 1, width = options.width or 16, classes = options.classes, stem = 5 })
+end
+
+return resnet

@@ -1,0 +1,137 @@
+--- Med-UniC: cross-lingual medical vision-language pre-training (Wan et al., NeurIPS 2023, arXiv 2305.19894).
+--
+--   ./unic recipes/pretrain_medunic.lua                                  small encoders from scratch on the built-in set, minutes on a CPU
+--   ./unic recipes/pretrain_medunic.lua --data my.csv --vocab vocab.txt  one's own pairs: image,report,language
+--   ./unic recipes/pretrain_medunic.lua --preset paper --data my.csv     ResNet-50 and BERT-base as in the paper
+--
+-- L = CVL + SSV + CTR: images against reports, two views of an image, two dropout views of a report.
+local unic = require "unic"
+local losses, optim, data, text = unic.losses, unic.optim, unic.data, unic.text
+local medunic = require "unic.models.medunic"
+local phantom = require "unic.datasets.phantom"
+local evaluate = require "unic.recipes.evaluate"
+
+local opt = unic.options {
+  usage = "Pre-train an image and a text encoder on pairs of X-rays and reports in several languages.",
+  presets = {
+    small = {},
+    paper = {
+      vision = "resnet50", text = "bert_base", size = 224, store = 256, dim = 512, ctr_dim = 1024, hidden = 2048, pool = "cls", batch = 128, lr = 4e-5,
+      weight_decay = 5e-2, epochs = 50, steps = 0, warmup = 0.1, floor = 0, clip = 1, beta2 = 0.999, freeze = 9, augment = "paper", max_length = 256,
+      ssv_weight = 1, ssv_tau = 0.07, ctr_weight = 1, sample = false, map = false,
+    },
+    official = {
+      vision = "resnet50", text = "bert_base", size = 224, store = 256, dim = 512, ctr_dim = 512, hidden = 2048, pool = "cls", batch = 32, lr = 4e-5,
+      weight_decay = 5e-2, epochs = 100, steps = 0, schedule = "restarts", clip = 1, beta2 = 0.999, freeze = 9, augment = "paper", max_length = 256,
+      ssv_weight = 1, ssv_tau = 0.07, ctr_weight = 1, ctr = "tf", sample = false, map = false,
+    },
+  },
+  { "vision", "resnet_small", "vision encoder: resnet_small, resnet18 .. resnet152, vit_small, vit_b16, vit_l32" },
+  { "text", "bert_small", "text encoder: bert_small, bert_base" },
+  { "data", "phantom", "data set: a CSV file, a folder with data.csv, or phantom (the built-in set)" },
+  { "size", 0, "side of the pictures the network sees; 0 = 64 for small encoders, 224 for the others", kind = "integer", least = 0 },
+  { "store", 0, "side of the pictures kept in memory, from which crops are taken; 0 = as the encoder asks", kind = "integer", least = 0 },
+  { "studies", 12000, "training studies of the built-in set", kind = "integer", least = 2 },
+  { "steps", 900, "optimiser steps; 0 = by --epochs", kind = "integer", least = 0 },
+  { "batch", 64, "pairs in a batch, the negatives of each other", kind = "integer", least = 2 },
+  { "lr", 1.5e-3, "peak learning rate" },
+  { "weight_decay", 0.05, "of weights with two or more dimensions" },
+  { "beta2", 0.98, "AdamW's second moment" },
+  { "schedule", "cosine", "cosine (one, after a warm-up) or restarts (the official code's)", choices = { "cosine", "restarts" } },
+  { "warmup", 60, "steps of linear warm-up; below 1: a share of all steps" },
+  { "floor", 0.02, "share of the peak learning rate at the end" },
+  { "clip", 5, "largest norm of the gradients" },
+  { "dim", 128, "width of the joint space", kind = "integer", least = 2 },
+  { "ctr_dim", 128, "width of the space of CTR", kind = "integer", least = 2 },
+  { "hidden", 256, "width inside the projectors", kind = "integer", least = 2 },
+  { "pool", "mean", "text feature: mean over tokens, or cls", choices = { "mean", "cls" } },
+  { "map", true, "small networks: the reduced last feature map beside the pooled features" },
+  { "tau", 0.07, "temperature of CVL" },
+  { "ssv_tau", 0.1, "temperature of SSV" },
+  { "ssv_weight", 0.2, "weight of SSV" },
+  { "ctr_weight", 0.05, "weight of CTR" },
+  { "ctr", "tf+tt", "terms of CTR", choices = { "tf+tt", "tf", "tt" } },
+  { "dropout", 0.1, "of the text encoder" },
+  { "freeze", 0, "embeddings and the first so many text layers stay as they are", kind = "integer", least = 0 },
+  { "augment", "gentle", "gentle (small turns and shifts), paper (crops; rotation, affine, contrast on view 2)", choices = { "gentle", "paper" } },
+  { "sample", true, "built-in set: train on random parts of the reports" },
+  { "max_length", 64, "tokens of a report", kind = "integer", least = 4 },
+  { "control", "none", "shuffle: reports permuted, which must end at chance", choices = { "none", "shuffle" } },
+}
+local run = unic.run("pretrain_medunic", opt)
+
+-- Pictures: small encoders see the built-in set's 64 x 64, the others crops of 224 from 256, in three channels.
+local small = opt.vision == "resnet_small" or opt.vision == "vit_small"
+local size = opt.size > 0 and opt.size or small and 64 or 224
+local store = opt.store > 0 and opt.store or small and size or math.floor(size * 256 / 224 + 0.5)
+local channels = small and 1 or 3
+
+local built_in = opt.data == "phantom"
+local train = data.open(opt.data, { split = "train", size = store, strict = not built_in and opt.strict or nil, studies = built_in and opt.studies or nil })
+run:data("train", train)
+local tokenizer = text.wordpiece(opt.vocab or phantom.vocab)
+run:vocabulary(tokenizer)
+
+local model = medunic {
+  vision = opt.vision, text = opt.text, vocab = tokenizer.size, channels = channels, size = size, dim = opt.dim, ctr_dim = opt.ctr_dim, hidden = opt.hidden,
+  pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
+}
+if opt.init then model:load_state_dict(unic.files.load(opt.init), { strict = false }) end
+model.text_encoder:freeze(opt.freeze)
+model:to(run.device)
+
+local adamw = optim.AdamW(model:groups { lr = opt.lr, weight_decay = opt.weight_decay, betas = { 0.9, opt.beta2 } })
+local steps = run:steps(train)
+local sched = opt.schedule == "cosine" and optim.warmup_cosine(adamw, { steps = steps, warmup = math.min(opt.warmup, 0.5 * steps), floor = opt.floor })
+  or optim.cosine_restarts(adamw, { period = math.max(1, math.floor(0.4 * steps)) })
+run:attach { model = model, optimizers = { adamw = adamw }, schedules = { sched = sched } }
+
+local normalize = { "normalize", 0.5, 0.5 }
+local gentle = { { "jitter", 3, 0.08, 0.06 }, { "gamma" }, { "noise" }, normalize }
+local views = { view1 = gentle, view2 = gentle }
+if opt.augment == "paper" then
+  views.view1 = { { "random_crop", size }, normalize }
+  views.view2 = { { "random_crop", size }, { "rotate", 0, 90 }, { "affine", 0.1, 0.1, 10 }, { "auto_contrast", 0.5 }, normalize }
+elseif store ~= size then
+  views.view1 = { { "random_crop", size }, unpack(gentle) }
+  views.view2 = views.view1
+end
+
+-- Control: item i gets the report of another item, the same one at every epoch.
+local report = opt.sample and "sample" or "report"
+if opt.control == "shuffle" then
+  report = function(ds, item, epoch) return ds:sample_text((item * 7919 + 104729) % ds.n + 1, epoch) end
+end
+
+for batch in run:batches(train, {
+  views = views, channels = channels, tokenizer = tokenizer, max_length = opt.max_length, text = report, bucket = 2, seed = opt.seed,
+}) do
+  local loss = run:autocast(function()
+    local v1, v2 = model:image(batch.view1), model:image(batch.view2)                                     -- encoder + P_v
+    local h1, h2 = model:encode_text(batch.tokens, batch.mask), model:encode_text(batch.tokens, batch.mask)   -- two dropout passes
+    local ctr, ctr_tf, ctr_tt = losses.ctr(model:project_ctr(h1), model:project_ctr(h2), { terms = opt.ctr })  -- P_d
+    return {
+      cvl = losses.cvl(v1, model:project_text(h1), { tau = opt.tau }),                                    -- P_l
+      ssv = losses.ssv(v1, v2, { tau = opt.ssv_tau }),
+      ctr = ctr, ctr_tf = ctr_tf, ctr_tt = ctr_tt,
+    }
+  end)
+  local total = loss.cvl + opt.ssv_weight * loss.ssv + opt.ctr_weight * loss.ctr
+  if run:backward(total) then
+    local norm = optim.clip_grad_norm(model:parameters(), opt.clip)
+    adamw:step()
+    sched:step()
+    run:log({ loss = total, cvl = loss.cvl, ssv = loss.ssv, ctr_tf = loss.ctr_tf, ctr_tt = loss.ctr_tt }, { grad_norm = norm })
+  end
+end
+
+-- The end: zero-shot classification by English and by Spanish prompts, retrieval, the language gap (recipes/evaluate.lua).
+evaluate(run, model, tokenizer, {
+  data = opt.data, size = store, crop = size, channels = channels, built_in = built_in, seed = opt.seed, prompts = phantom.prompt_file,
+  untrained = function()
+    return medunic {
+      vision = opt.vision, text = opt.text, vocab = tokenizer.size, channels = channels, size = size, dim = opt.dim, ctr_dim = opt.ctr_dim, hidden = opt.hidden,
+      pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
+    }
+  end,
+})
