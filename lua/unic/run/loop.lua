@@ -133,7 +133,7 @@ function loop:read_metrics()
   self.last_loss = last.loss == last.loss and last.loss or nil   -- NaN where the recipe logs no loss
   local per_step = (now - self.begun) / math.max(1, self.step - self.first_step)
   self.progress:update {
-    step = self.step, total = self.total, rate = rate, left = per_step * (self.total - self.step), loss = last.loss, parts = last.parts,
+    step = self.step, total = self.total, rate = rate, left = per_step * (self.total - self.step), loss = last.loss, mean = last.mean, parts = last.parts,
   }
 end
 

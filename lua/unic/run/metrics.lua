@@ -93,9 +93,10 @@ local function is_bad(x) return x ~= x or x == math.huge or x == -math.huge end
 
 --- Read what is pending, write it, and raise when a loss is NaN or Inf.
 -- @param facts `rate`, `active`, `peak` (MB): of all these steps together
--- @return `loss` and `parts` (a list of {name, number}) of the last row
+-- @return `loss` and `parts` (a list of {name, number}) of the last row, and `mean`, of the losses of all these rows
 function Metrics:flush(facts)
   local rows, new, last, bad = {}, {}, nil, nil
+  local sum_of_losses = 0
   for i, row in ipairs(self.pending) do
     local cells, parts, sum = {}, {}, 0
     for name, list in pairs(row.values) do
@@ -119,6 +120,7 @@ function Metrics:flush(facts)
     cells.mem_active_mb, cells.mem_peak_mb = facts.active, facts.peak
     rows[i] = cells
     last = { loss = cells.loss or 0 / 0, parts = parts }
+    sum_of_losses = sum_of_losses + last.loss
     if bad then break end
   end
   self.pending = {}
@@ -133,6 +135,7 @@ function Metrics:flush(facts)
     folder.fail("the loss '%s' is %s at step %d%s; a smaller --lr or --dtype f32 is the usual cure", bad[2], bad[3] ~= bad[3] and "nan" or tostring(bad[3]),
       bad[1], #others > 0 and " (" .. table.concat(others, ", ") .. ")" or "")
   end
+  last.mean = sum_of_losses / #rows
   return last
 end
 

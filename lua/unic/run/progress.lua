@@ -68,9 +68,10 @@ function Progress:say(text)
 end
 
 --- Show where the training is.
--- @param state `step`, `total`, `rate` (rows a second), `left` (seconds), `loss`, `parts` (a list of {name, value})
+-- @param state `step`, `total`, `rate` (rows a second), `left` (seconds), `loss`, `mean` (of the losses since the last call, for
+-- the sparkline), `parts` (a list of {name, value})
 function Progress:update(state)
-  self.history:add(state.loss)
+  self.history:add(state.mean)
   local now = edit.clock()
   local last = state.step == state.total
   if not self.tty and now - self.at < PERIOD and not last then return end
