@@ -76,7 +76,7 @@ local model = medunic {
   vision = opt.vision, text = opt.text, vocab = tokenizer.size, channels = channels, size = size, dim = opt.dim, ctr_dim = opt.ctr_dim, hidden = opt.hidden,
   pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
 }
-if opt.init then model:load_state_dict(unic.files.load(opt.init), { strict = false }) end
+if opt.init then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
 model.text_encoder:freeze(opt.freeze)
 model:to(run.device)
 
