@@ -328,7 +328,7 @@ end
 -- ---------------------------------------------------------------- runs that are there
 
 --- Open a run that was made before, to use its model.
--- @param dir its folder, or runs/last
+-- @param dir its folder, runs/last, or one of its checkpoints
 -- @return an object: `dir`, `name`, `options`, `manifest`, `step`, `checkpoint` (path), `load(model)`, `eval`, `predictions`, `skipped`, `result`
 run.open = finished.open
 

@@ -15,7 +15,7 @@ Finished.__index = Finished
 Finished.__name = "unic.run"
 for name, method in pairs(outputs) do Finished[name] = method end
 
---- Put the run's weights into a model, and set it to evaluation mode.
+--- Put the run's weights into a model. Its mode stays as it is: model:eval() before it is used, not trained.
 -- @param model a module
 -- @param options `which` ("last", "best", or a step), `ema` (the averaged weights), and those of `load_state_dict`
 -- @return the loading report
@@ -31,7 +31,6 @@ function Finished:load(model, options)
   local saved = checkpoint.open(path)
   local loaded = checkpoint.load_model(saved, model, options.ema and "ema." or "model.", rest)
   saved.file:close()
-  model:eval()
   return loaded
 end
 
@@ -48,17 +47,25 @@ function Finished:say(format, ...)
 end
 
 --- Open a run that was made before.
--- @param dir its folder
--- @return an object: `dir`, `name`, `options`, `manifest`, `step`, `checkpoint` (the path of `last`, or nil), `vocab` (path or nil), `load(model)`
+-- @param dir its folder, or one of its checkpoints
+-- @return an object: `dir`, `name`, `options`, `manifest`, `step`, `checkpoint` (the path of that file, of `last` for a folder, or nil), `vocab`
+-- (path or nil), `load(model)`
 function finished.open(dir)
   if type(dir) ~= "string" then fail("open: a %s was given, expected a folder", type(dir)) end
   dir = dir:gsub("(.)/+$", "%1")
-  if not lfs.attributes(dir, "mode") then fail("open: there is no folder '%s'", dir) end
+  local kind, chosen = lfs.attributes(dir, "mode"), nil
+  if not kind then fail("open: there is no '%s'", dir) end
+  if kind ~= "directory" then
+    chosen = folder.real(dir)
+    local parent = chosen:match "^(.*)/checkpoints/[^/]+$"
+    if not parent then fail("open: '%s' is a file outside a run folder, expected a run folder or RUN/checkpoints/FILE", dir) end
+    dir = parent
+  end
   if not lfs.attributes(dir .. "/run.lua", "mode") then fail("open: '%s' is no run folder (it has no run.lua)", dir) end
   local record = folder.read_record(dir)
   local self = setmetatable({ dir = folder.real(dir), name = record.recipe, options = record.options, manifest = folder.read_manifest(dir), read_only = true,
     step = 0 }, Finished)
-  local last = self.dir .. "/checkpoints/last.safetensors"
+  local last = chosen or self.dir .. "/checkpoints/last.safetensors"
   if lfs.attributes(last, "mode") then
     local saved = checkpoint.open(last)
     self.checkpoint, self.step, self.epoch, self.vocabulary_hash = last, saved.meta.step, saved.meta.epoch, saved.meta.vocabulary
