@@ -53,6 +53,27 @@ function Medunic:init(options)
   self.proj_d = Projector(self.text_encoder.features, o.ctr_dim or 512, o.hidden)
 end
 
+--- What a recipe's options say of pictures: small encoders see the built-in set's 64 x 64 in one channel, the others crops of 224 from 256 in three.
+-- @param opt `vision`, `size` and `store` (0 = as the encoder asks)
+-- @return {size = what the network sees, store = what is kept and cropped from, channels =}
+function Medunic.pictures(opt)
+  local small = opt.vision == "resnet_small" or opt.vision == "vit_small"
+  local size = opt.size > 0 and opt.size or small and 64 or 224
+  return { size = size, store = opt.store > 0 and opt.store or small and size or math.floor(size * 256 / 224 + 0.5), channels = small and 1 or 3 }
+end
+
+--- The model that a recipe's options describe, with fresh weights.
+-- @param opt the options of recipes/pretrain_medunic.lua
+-- @param vocab number of tokens
+-- @return a Medunic
+function Medunic.from_options(opt, vocab)
+  local pictures = Medunic.pictures(opt)
+  return Medunic {
+    vision = opt.vision, text = opt.text, vocab = vocab, channels = pictures.channels, size = pictures.size, dim = opt.dim, ctr_dim = opt.ctr_dim,
+    hidden = opt.hidden, pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
+  }
+end
+
 --- Image features before projection.
 -- @param x [N,C,H,W]
 -- @return [N,features]

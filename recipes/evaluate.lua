@@ -48,10 +48,10 @@ return function(run, model, tokenizer, options)
   local view = { { "normalize", 0.5, 0.5 } }
   if options.crop ~= options.size then table.insert(view, 1, { "center_crop", options.crop }) end
   local function embed_images(m)
-    return zeroshot.images(m, ds, { view = view, channels = options.channels, device = run.device })
+    return zeroshot.images(m, ds, { view = view, channels = options.channels, device = unic.device() })
   end
   local function embedder(m)
-    return function(texts) return zeroshot.texts(m, tokenizer, texts, { device = run.device }) end
+    return function(texts) return zeroshot.texts(m, tokenizer, texts, { device = unic.device() }) end
   end
   local prompts = zeroshot.prompts(options.prompts)
   local has = labels_of(ds)
@@ -116,7 +116,7 @@ return function(run, model, tokenizer, options)
       local sums = { en = {}, es = {} }
       for k = 1, 5 do
         unic.manual_seed(1000 * options.seed + k)
-        local fresh = options.untrained():to(run.device)
+        local fresh = options.untrained():to(unic.device())
         local untrained_images = embed_images(fresh)
         for _, language in ipairs(LANGUAGES) do
           local scores = zeroshot.scores(untrained_images, embedder(fresh), prompts, "rich", language)
@@ -136,7 +136,7 @@ return function(run, model, tokenizer, options)
     "chance_acc1", "median_rank", "language_gap", "separability", "untrained_auc_en", "untrained_auc_es" } do
     line[#line + 1] = { name, result[name] or 0 / 0 }
   end
-  line[#line + 1] = { "seconds", run:seconds() }
+  line[#line + 1] = { "seconds", run.seconds and run:seconds() or 0 / 0 }
   line[#line + 1] = { "peak_mb", unic.memory().peak / 1e6 }
   line[#line + 1] = { "steps", run.step }
   run:result(line)

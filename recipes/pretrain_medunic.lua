@@ -60,11 +60,8 @@ local opt = unic.options {
 }
 local run = unic.run("pretrain_medunic", opt)
 
--- Pictures: small encoders see the built-in set's 64 x 64, the others crops of 224 from 256, in three channels.
-local small = opt.vision == "resnet_small" or opt.vision == "vit_small"
-local size = opt.size > 0 and opt.size or small and 64 or 224
-local store = opt.store > 0 and opt.store or small and size or math.floor(size * 256 / 224 + 0.5)
-local channels = small and 1 or 3
+local pictures = medunic.pictures(opt)
+local size, store, channels = pictures.size, pictures.store, pictures.channels
 
 local built_in = opt.data == "phantom"
 local train = data.open(opt.data, { split = "train", size = store, strict = not built_in and opt.strict or nil, studies = built_in and opt.studies or nil })
@@ -72,10 +69,7 @@ run:data("train", train)
 local tokenizer = text.wordpiece(opt.vocab or phantom.vocab)
 run:vocabulary(tokenizer)
 
-local model = medunic {
-  vision = opt.vision, text = opt.text, vocab = tokenizer.size, channels = channels, size = size, dim = opt.dim, ctr_dim = opt.ctr_dim, hidden = opt.hidden,
-  pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
-}
+local model = medunic.from_options(opt, tokenizer.size)
 if opt.init then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
 model.text_encoder:freeze(opt.freeze)
 model:to(run.device)
@@ -128,10 +122,5 @@ end
 -- The end: zero-shot classification by English and by Spanish prompts, retrieval, the language gap (recipes/evaluate.lua).
 evaluate(run, model, tokenizer, {
   data = opt.data, size = store, crop = size, channels = channels, built_in = built_in, seed = opt.seed, prompts = phantom.prompt_file,
-  untrained = function()
-    return medunic {
-      vision = opt.vision, text = opt.text, vocab = tokenizer.size, channels = channels, size = size, dim = opt.dim, ctr_dim = opt.ctr_dim, hidden = opt.hidden,
-      pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
-    }
-  end,
+  untrained = function() return medunic.from_options(opt, tokenizer.size) end,
 })
