@@ -1,0 +1,51 @@
+local unic = require "unic"
+local testing = require "unic.testing"
+local lfs = require "lfs"
+
+local function temporary()
+  local path = os.tmpname()
+  os.remove(path)
+  return path
+end
+
+describe("recipes/pretrain_medunic.lua", function()
+  local dir = temporary()
+  local shared = { steps = 6, studies = 64, batch = 8, seed = 3, log_every = 1, run = dir }
+  local root = unic.root
+
+  it("trains, evaluates and ends with its result line", function()
+    local out = testing.recipe(root .. "recipes/pretrain_medunic.lua", shared)
+    for _, key in ipairs { "zero_shot_auc_en", "zero_shot_auc_es", "bare_auc_en", "side_auc", "retrieval_acc1", "language_gap", "untrained_auc_en" } do
+      local v = out.result[key]
+      assert.is_true(type(v) == "number" and v == v, key .. " is " .. tostring(v))
+    end
+    assert.equal(6, out.result.steps)
+    assert.is_true(out.result.untrained_auc_en > 0.4 and out.result.untrained_auc_en < 0.6)
+    for _, name in ipairs { "run.lua", "manifest.json", "metrics.csv", "eval.csv", "vocab.txt", "predictions.csv", "checkpoints/last.safetensors" } do
+      assert.is_truthy(lfs.attributes(dir .. "/" .. name), name)
+    end
+    local metrics = unic.files.read_csv(dir .. "/metrics.csv")
+    assert.equal(6, metrics:rows())
+    assert.is_true(tonumber(metrics:get(6, "loss")) < tonumber(metrics:get(1, "loss")))
+  end)
+  it("is asked again by zeroshot.lua, with the same answers", function()
+    local was = io.open(dir .. "/predictions.csv"):read "*a"
+    local out = testing.recipe(root .. "recipes/zeroshot.lua", { run = dir })
+    assert.is_true(out.result.zero_shot_auc_en == out.result.zero_shot_auc_en)
+    assert.equal(was, io.open(dir .. "/predictions.csv"):read "*a")
+  end)
+  it("gives embeddings through embed.lua", function()
+    local path = temporary() .. ".safetensors"
+    testing.recipe(root .. "recipes/embed.lua", { run = dir, out = path })
+    local file = unic.files.safetensors_open(path)
+    assert.same({ 500, 128 }, file:tensor("image").shape)
+    assert.same({ 500, 128 }, file:tensor("text").shape)
+    file:close()
+    os.remove(path)
+  end)
+  it("refuses an option that is none, with the nearest", function()
+    local ok, why = pcall(testing.recipe, root .. "recipes/pretrain_medunic.lua", { ["vison"] = "resnet50", run = temporary() })
+    assert.is_false(ok)
+    assert.is_truthy(tostring(why):find "vision")
+  end)
+end)

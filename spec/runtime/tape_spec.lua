@@ -1,0 +1,242 @@
+-- The tape, scopes, versions, recordings: what holds for every op.
+local unic = require "unic"
+
+local function leaf(values) return unic.tensor(values, { dtype = "f64", requires_grad = true }) end
+
+describe("backward", function()
+  it("adds up over uses and over calls", function()
+    local x = leaf { 1, 2 }
+    local y = x * x + x
+    y:sum():backward()
+    assert.same({ 3, 5 }, x.grad:totable())
+    (x * 2):sum():backward()
+    assert.same({ 5, 7 }, x.grad:totable())
+  end)
+
+  it("sums what comes from both branches of a fork, through views too", function()
+    local x = leaf { { 1, 2 }, { 3, 4 } }
+    local t = x:transpose(1, 2)
+    local loss = (t * t):sum() + x[1]:sum() + x:reshape({ 4 }):narrow(1, 2, 2):sum()
+    loss:backward()
+    assert.same({ { 3, 6 }, { 7, 8 } }, x.grad:totable())
+  end)
+
+  it("gives the same leaf used twice by one op both gradients", function()
+    local x = leaf { 3 }
+    unic.mul(x, x):sum():backward()
+    assert.same({ 6 }, x.grad:totable())
+    unic.mul(x, x):sum():backward()
+    assert.same({ 12 }, x.grad:totable())
+  end)
+
+  it("refuses a second walk unless it was asked to keep", function()
+    local x = leaf { 2 }
+    local loss = (x * x):sum()
+    loss:backward { keep = true }
+    loss:backward()
+    assert.same({ 8 }, x.grad:totable())
+    assert.raises_at(nil, "was walked already", function() loss:backward() end)
+  end)
+
+  it("needs one element, or a gradient of the same shape", function()
+    local x = leaf { 1, 2 }
+    assert.raises_at(nil, "expected one element", function() (x * 2):backward() end)
+    assert.raises_at(nil, "argument 'gradient'", function() (x * 2):backward { gradient = unic.ones(3, { dtype = "f64" }) } end)
+    assert.raises_at(nil, "needs no gradient", function() unic.zeros(1):sum():backward() end)
+  end)
+
+  it("walks a chain of 100,000 ops and frees it", function()
+    local x = leaf { 1 }
+    local y = x
+    for _ = 1, 100000 do y = y + 1 end
+    y:sum():backward()
+    assert.same({ 1 }, x.grad:totable())
+  end)
+
+  it("keeps two graphs apart, and a loss that is never walked is just freed", function()
+    local x = leaf { 1 }
+    local a, b = (x * 2):sum(), (x * 3):sum()
+    b:backward()
+    assert.same({ 3 }, x.grad:totable())
+    a:free()
+    x.grad = nil
+    assert.is_nil(x.grad)
+  end)
+
+  it("refuses a saved value that was changed in place, and names both lines", function()
+    local x = leaf { 1, 2 }
+    local w = unic.tensor({ 3, 4 }, { dtype = "f64" })
+    local y = x * w
+    w:fill_(0)
+    assert.raises_at(nil, "argument 'b': its value was saved for backward at .*tape_spec.lua:%d+ and changed in place at .*tape_spec.lua:%d+", function() y:sum():backward() end)
+  end)
+
+  it("refuses to overwrite what needs a gradient", function()
+    local x = leaf { 1 }
+    assert.raises_at(nil, "would be overwritten", function() x:uniform_() end)
+    assert.raises_at(nil, "would be overwritten", function() x:fill_(0) end)
+    unic.no_grad(function() x:fill_(5) end)
+    assert.same({ 5 }, x:totable())
+  end)
+
+  it("gives gradients of chosen tensors without touching anyone's grad", function()
+    local x, w = leaf { 2 }, leaf { 5 }
+    local h = x * w
+    local g = unic.grad((h * h):sum(), { h, x })
+    assert.same({ 20 }, g[1]:totable())
+    assert.same({ 100 }, g[2]:totable())
+    assert.is_nil(x.grad)
+    assert.is_nil(w.grad)
+    assert.is_false(unic.grad((x * 2):sum(), { w })[1])
+  end)
+
+  it("keeps gradients of inner tensors that ask for it", function()
+    local x = leaf { 2 }
+    local h = (x * 3):retain_grad()
+    (h * h):sum():backward()
+    assert.same({ 12 }, h.grad:totable())
+  end)
+
+  it("stops at detach and no_grad", function()
+    local x = leaf { 2 }
+    local y = x * x:detach()
+    y:sum():backward()
+    assert.same({ 2 }, x.grad:totable())
+    assert.is_false(unic.no_grad(function() return (x * 2).requires_grad end))
+    assert.is_true(unic.no_grad(function() return unic.with_grad(function() return (x * 2).requires_grad end) end))
+    assert.is_true(unic.grad_enabled())
+  end)
+end)
+
+describe("hooks and Lua ops", function()
+  it("see and replace a gradient", function()
+    local x = leaf { 1, 2 }
+    local seen
+    local h = (x * 2):hook(function(g) seen = g:totable() return g * 10 end)
+    x:hook(function(g) return g + 1 end)
+    h:sum():backward()
+    assert.same({ 1, 1 }, seen)
+    assert.same({ 21, 21 }, x.grad:totable())
+  end)
+
+  it("run a backward written in Lua, in the middle of a graph", function()
+    local cube = unic.fn {
+      forward = function(x) return x * x * x end,
+      backward = function(ctx, dy) return dy * ctx.inputs[1]:detach() ^ 2 * 3 end,
+    }
+    local x = leaf { 2, -1 }
+    cube(x * 1):sum():backward()
+    assert.same({ 12, 3 }, x.grad:totable())
+    assert.gradcheck(cube, { unic.randn(3, { dtype = "f64" }) })
+  end)
+
+  it("report errors of a Lua backward, and the process goes on", function()
+    local bad = unic.fn { forward = function(x) return x * 1 end, backward = function() error "no such thing" end }
+    local x = leaf { 1 }
+    assert.raises_at(nil, "no such thing", function() bad(x):sum():backward() end)
+    local short = unic.fn { forward = function(x) return x * 1 end, backward = function() return unic.zeros(7, { dtype = "f64" }) end }
+    assert.raises_at(nil, "has shape %[7%], its input has %[1%]", function() short(x):sum():backward() end)
+    (x * 2):sum():backward()
+    assert.same({ 2 }, x.grad:totable())
+  end)
+
+  it("do not keep the tensors they capture alive for ever", function()
+    collectgarbage() collectgarbage()
+    local before = unic.memory("cpu").blocks
+    for _ = 1, 200 do
+      local x = unic.ones(1000, { requires_grad = true, device = "cpu" })
+      x:hook(function() return x end)
+      local y = x * 2
+      y:hook(function() return y end)
+    end
+    collectgarbage() collectgarbage() collectgarbage()
+    assert.is_true(unic.memory("cpu").blocks - before < 20)
+  end)
+end)
+
+describe("scope", function()
+  it("frees what was made inside, except what is returned or kept", function()
+    local lost, kept
+    local back = unic.scope(function()
+      lost = unic.ones(3)
+      kept = unic.ones(2):keep()
+      return { deep = { unic.full({ 2 }, 7) } }
+    end)
+    assert.same({ 7, 7 }, back.deep[1]:totable())
+    assert.same({ 1, 1 }, kept:totable())
+    assert.raises_at(nil, "the tensor went with the scope opened at .*tape_spec.lua:%d+; return it from the scope or :keep%(%) it", function() return lost:sum() end)
+  end)
+  it("lets gradients and parameters out", function()
+    local x = leaf { 1, 2 }
+    local p
+    unic.scope(function()
+      (x * 3):sum():backward()
+      p = unic.nn.Parameter(unic.ones(2))
+    end)
+    assert.same({ 3, 3 }, x.grad:totable())
+    assert.same({ 1, 1 }, p:totable())
+  end)
+  it("cleans up after an error", function()
+    local lost
+    assert.raises_at(nil, "inside", function() unic.scope(function() lost = unic.ones(1) error "inside" end) end)
+    assert.raises_at(nil, "went with the scope", function() return lost:sum() end)
+  end)
+  it("free() is told apart", function()
+    local x = unic.ones(1)
+    x:free()
+    assert.raises_at(nil, "was freed with t:free%(%)", function() return x:sum() end)
+    assert.equal("[freed tensor]", tostring(x))
+  end)
+end)
+
+describe("a recorded step", function()
+  it("replays three steps with the bits of eager ones, masks and all", function()
+    local function start()
+      unic.manual_seed(5)
+      local net = unic.nn.Linear(6, 4)
+      local opt = unic.optim.AdamW(net:parameters(), { lr = 1e-2 })
+      local x = unic.randn(8, 6)
+      local function step()
+        local y = unic.dropout(net(x), 0.5)
+        local loss = (y * y):mean()
+        loss:backward()
+        unic.optim.clip_grad_norm(net:parameters(), 0.1)
+        opt:step()
+        opt:zero_grad()
+        return loss
+      end
+      return net, step
+    end
+    local net, step = start()
+    for _ = 1, 5 do step() end
+    local eager = net.weight:bytes()
+    local again, other = start()
+    other()                                   -- optimiser state is made in the first step
+    local losses = {}
+    local recording = unic.record(function() losses[1] = other():detach() end)
+    for _ = 1, 3 do recording:replay() end
+    assert.equal(eager, again.weight:bytes())
+    assert.is_true(recording:launches() > 5)
+  end)
+end)
+
+describe("memory", function()
+  it("stays flat while tensors are dropped", function()
+    unic.memory_peak_reset("cpu")
+    local before = unic.memory("cpu").active
+    for _ = 1, 3000 do unic.empty(256 * 1024, { device = "cpu" }) end      -- 3 GB in all
+    assert.is_true(unic.memory("cpu").peak - before < 300e6)
+  end)
+  it("out of budget is a sentence with the largest tensors, and the process goes on", function()
+    local budget = unic.memory("cpu").budget
+    collectgarbage() collectgarbage()
+    unic.core.memory_budget_set(unic.memory("cpu").active + 64e6, "cpu")
+    local holder = unic.empty(4e6, { device = "cpu" })
+    local ok, why = pcall(unic.empty, 40e6, { device = "cpu" })
+    unic.core.memory_budget_set(budget, "cpu")
+    assert.is_false(ok)
+    assert.is_truthy(why:find "asked for" and why:find "the largest:" and why:find "tape_spec.lua")
+    assert.equal(4e6, holder:numel())
+    assert.equal(2, unic.ones(2):sum():item())
+  end)
+end)
