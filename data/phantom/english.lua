@@ -1,9 +1,11 @@
 --- The English half of the phantom's grammar: what unic.datasets.phantom.report writes with. Spanish has the same keys.
 --
--- A template is text with {slots} and [choices|of|text]. Earlier entries of a list, and earlier choices, are taken more often, as words
--- are in real reports. A leading `*` keeps an entry or a choice for held-out studies: training never sees that phrasing. A leading `~`
--- marks a noun phrase that takes no article. Slots: {sev} {side} {zone} {loc} {place} {bend}; in frames {np}, {a} (with its article),
--- and their capitalised forms {np}, {a}; {1} and {2} in pairs.
+-- A template is text with {slots} and [choices|of|text]. Earlier entries of a list are taken more often, as words are in real reports. A
+-- leading `*` keeps an entry for held-out studies: training never sees that phrasing. A leading `~` marks a noun phrase that takes no
+-- article. Slots of a finding: {sev} {adverb} {side} {loc} {place} {object} {bend}; of a frame: {np}, {a} (with its article), and for pairs
+-- {np2}, {a2}. `a(n)` becomes the right article, and the first letter of a sentence a capital.
+-- Of a finding: `np` its noun phrases, `np_both` those for both sides, `plain` those that name no place, `sentences` whole ones, `rich`
+-- those of the rich prompts, `nouns` what denials and bare prompts name, `sev` its severities.
 -- @module unic.datasets.phantom.english
 
 return {
@@ -84,6 +86,7 @@ return {
         "Blunted {side} costophrenic angle: {sev} effusion.", "Blunting of the {side} costophrenic angle by pleural fluid.",
         "Pleural fluid obscures the {side} base.",
       },
+      plain = {"[{sev} |]pleural effusion"},
       rich = {"{sev} {side} pleural effusion", "{sev} {side} effusion"},
       nouns = {"pleural effusion", "effusion", "pleural fluid"},
     },
@@ -97,6 +100,7 @@ return {
         "A pleural line is visible on the {side}, in keeping with {sev} pneumothorax.", "The {side} lung is partly collapsed by a pneumothorax.",
         "Free pleural air on the {side}: {sev} pneumothorax.",
       },
+      plain = {"[{sev} |]pneumothorax"},
       rich = {"{sev} {side} pneumothorax", "{sev} {side}-sided pneumothorax"},
       nouns = {"pneumothorax"},
     },
@@ -109,6 +113,7 @@ return {
       sentences = {
         "The lung {loc} is consolidated.", "Air bronchograms within {sev} consolidation {loc}.", "Pneumonic change {loc}.",
       },
+      plain = {"~[{sev} |]consolidation"},
       rich = {"~{sev} consolidation {loc}"},
       nouns = {"consolidation", "airspace consolidation", "airspace disease"},
     },
@@ -131,6 +136,7 @@ return {
         "[well-defined |]nodule {loc}", "*solitary pulmonary nodule {loc}",
       },
       sentences = {"A nodule measuring less than three centimetres lies {loc}.", "A nodule projects {loc}."},
+      plain = {"[pulmonary |lung |]nodule"},
       rich = {"nodule {loc}", "pulmonary nodule {loc}"},
       nouns = {"nodule", "pulmonary nodule", "lung nodule"},
     },
@@ -140,6 +146,7 @@ return {
         "[bulky |]tumour {loc}", "*bulky mass {loc}",
       },
       sentences = {"A mass larger than three centimetres lies {loc}.", "A mass occupies the lung {loc}."},
+      plain = {"[lung |large |]mass"},
       rich = {"mass {loc}", "lung mass {loc}"},
       nouns = {"mass", "lung mass", "mass lesion"},
     },
@@ -165,6 +172,7 @@ return {
         "A pacemaker generator lies in the {side} chest wall.", "Pacemaker from the {side}, its lead in the right ventricle.",
         "The lead of a {side}-sided pacemaker projects over the heart.",
       },
+      plain = {"[cardiac |]pacemaker"},
       rich = {"{side} pacemaker", "{side} chest wall pacemaker", "{side}-sided pacemaker"},
       nouns = {"pacemaker", "cardiac pacemaker", "cardiac device"},
     },
@@ -174,6 +182,7 @@ return {
         "foreign body ({object}) {place}", "*radiopaque foreign object {place}",
       },
       sentences = {"The outline of a(n) {object} projects {place}.", "A foreign body of metallic density lies {place}."},
+      plain = {"[metallic |]foreign body"},
       rich = {"metallic foreign body {place}", "{object} {place}"},
       nouns = {"foreign body", "metallic foreign body", "radiopaque object"},
       object = {
@@ -200,6 +209,7 @@ return {
       sentences = {
         "The {side} hemidiaphragm is {adverb} elevated.", "The {side} hemidiaphragm is raised.", "The {side} dome stands {adverb} higher than usual.",
       },
+      plain = {"~elevation of the hemidiaphragm"},
       rich = {"~{sev} elevation of the {side} hemidiaphragm", "{adverb} raised {side} hemidiaphragm"},
       nouns = {"elevation of the hemidiaphragm", "hemidiaphragm elevation", "raised hemidiaphragm"},
     },

@@ -59,7 +59,8 @@ end
 
 -- Both grammars with their templates compiled; plain word lists (sev, side, nouns, object, ...) stay as they are.
 local TEMPLATES = {
-  frames = true, hedges = true, pairs = true, negations = true, denials = true, np = true, np_both = true, sentences = true, rich = true, neutral = true,
+  frames = true, hedges = true, pairs = true, negations = true, denials = true, np = true, np_both = true, plain = true,
+  sentences = true, rich = true, neutral = true,
 }
 local function compile_tree(node, key)
   if type(node) ~= "table" then return node end
@@ -78,13 +79,13 @@ end
 local grammars = {}
 for code, grammar in pairs(languages) do grammars[code] = compile_tree(grammar) end
 
--- One entry of a list. Early ones are likelier: position = count x u squared. Held-out studies take a reserved phrasing half the time
+-- One entry of a list. Early ones are likelier, as words are: position = count x u cubed. Held-out studies take a reserved phrasing half the time
 -- where there is one.
 local function pick(list, r, held_out)
   local n = list.common or #list
   if held_out and #list > n and r:chance(0.5) then return list[n + r:integer(#list - n)] end
   local u = r:uniform()
-  return list[floor(n * u * u) + 1]
+  return list[floor(n * u * u * u) + 1]
 end
 
 local function article(text)
@@ -132,10 +133,10 @@ function write(parts, c)
 end
 
 -- A noun phrase of a finding, and the same with its article.
-local function noun_phrase(f, c, list)
+local function noun_phrase(f, c, plain)
   c.finding, c.values = f, nil
   local words = c.grammar.findings[f.name]
-  local entry = pick(list or (f.side == "bilateral" and words.np_both) or words.np, c.random, c.held_out)
+  local entry = pick(plain and words.plain or f.side == "bilateral" and words.np_both or words.np, c.random, c.held_out)
   local text = write(entry.parts, c)
   return text, (c.grammar.article and not entry.bare) and "a(n) " .. text or text
 end
@@ -176,8 +177,10 @@ local function plan_of(args, i, info)
     first = 3
   end
   for k = first, #order do
-    positives[#positives + 1] = {kind = r:chance(0.1) and "hedge" or r:chance(0.25) and "sentence" or "frame", positive = true,
-      findings = {order[k]}}
+    positives[#positives + 1] = {
+      kind = r:chance(0.1) and "hedge" or r:chance(0.25) and "sentence" or "frame", plain = r:chance(0.16), positive = true,
+      findings = {order[k]},
+    }
   end
   local absent = {}
   for _, name in ipairs(study.findings) do
@@ -239,7 +242,7 @@ local function say(item, c)
     c.finding = f
     return sentence(pick(words.sentences, r, held), c)
   end
-  local np, a = noun_phrase(f, c)
+  local np, a = noun_phrase(f, c, item.plain)
   return sentence(pick(item.kind == "hedge" and g.hedges or g.frames, r, held), c, {np = np, a = a})
 end
 

