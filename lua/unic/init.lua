@@ -6,6 +6,10 @@
 
 local core = require "unic.core"
 
+-- LuaJIT drops all machine code when 1000 traces or 512 KB are reached, and starts over. A long-lived process that trains, draws and tests
+-- passes these limits every few seconds and then mostly recompiles: the same specs took 6 s or 75 s, by chance. Memory is cheap here.
+require("jit.opt").start("maxtrace=8000", "maxmcode=16384")
+
 -- ".../lua/unic/init.lua" -> "..."; an installed tree keeps models/ and data/ beside lua/unic.
 local here = debug.getinfo(1, "S").source:match("^@(.*)init%.lua$") or "./lua/unic/"
 local tree = here:match("^(.*)lua/unic/$") or here
