@@ -85,7 +85,7 @@ void unic_image_prepare(const void *in, int bits, int32_t height, int32_t width,
   const int32_t size = how->size;
   const box b = how->crop ? box_of_nonzero(in, bits, height, width) : (box){0, 0, height, width};
   const int32_t rows = b.bottom - b.top, columns = b.right - b.left;
-  double offset = 0, factor = bits == 8 ? 1 : 1.0 / 257;
+  double offset = 0, range = bits == 8 ? 255 : 65535;   /* what becomes 0, and how much above it 255 */
   if (how->stretch) {
     int low = 65535, high = 0;
     for (int32_t y = b.top; y < b.bottom; y++) {
@@ -94,7 +94,7 @@ void unic_image_prepare(const void *in, int bits, int32_t height, int32_t width,
       else range16((const uint16_t *)in + from, columns, &low, &high);
     }
     offset = low;
-    factor = high > low ? 255.0 / (high - low) : 0;
+    range = high > low ? high - low : INFINITY;
   }
   enum { STRIP = 64 };   /* taps of the columns are worked out once per strip and row of strips, so that none are allocated */
   for (int32_t x0 = 0; x0 < size; x0 += STRIP) {
@@ -109,7 +109,7 @@ void unic_image_prepare(const void *in, int bits, int32_t height, int32_t width,
         const tap t = across[x];
         const double top = sample(in, bits, upper + t.first) * (1 - t.share) + sample(in, bits, upper + t.second) * t.share;
         const double bottom = sample(in, bits, lower + t.first) * (1 - t.share) + sample(in, bits, lower + t.second) * t.share;
-        const double value = (top * (1 - down.share) + bottom * down.share - offset) * factor + 0.5;
+        const double value = (top * (1 - down.share) + bottom * down.share - offset) * 255 / range + 0.5;
         to[x] = value >= 255 ? 255 : value <= 0 ? 0 : (uint8_t)value;
       }
     }
