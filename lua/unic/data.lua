@@ -106,13 +106,6 @@ local function starting_point(start, options)
   return epoch, position
 end
 
-local function setup(plan)
-  return {
-    script = assert(package.searchpath("unic.data.worker", package.path)), path = package.path, cpath = package.cpath, tree = unic.root,
-    plan = "return " .. steps.literal(plan, "batches"),
-  }
-end
-
 -- ---------------------------------------------------------------- iterators
 
 local Batch = {}
@@ -258,7 +251,7 @@ function data.batches(ds, options)
     epochs = math.min(options.epochs or 1, 2 ^ 40), start = position, rank = options.rank, ranks = options.ranks, workers = workers,
     prefetch = options.prefetch or 2 + workers, bucket = options.bucket, text = text_source, vocabulary = tokenizer and tokenizer.handle,
     max_length = options.max_length or 256, multiple = options.multiple or 8,
-    setup = needs_lua and setup { source = ds.worker_source, steps = functions } or nil,
+    setup = needs_lua and sets.setup { source = ds.worker_source, steps = functions } or nil,
   }, calls)
   self.per_epoch = self.handle:per_epoch()
   return self
@@ -288,7 +281,7 @@ function data.apply(view, image, options)
   if #shape == 2 then image = image:reshape { 1, shape[1], shape[2] } end
   local functions = {}
   local compiled = steps.compile("apply", options.name or "image", view, functions)
-  return core.data.apply(compiled, image, options.seed or 0, options.epoch or 0, options.item or 0, #functions > 0 and setup { steps = functions } or nil)
+  return core.data.apply(compiled, image, options.seed or 0, options.epoch or 0, options.item or 0, #functions > 0 and sets.setup { steps = functions } or nil)
 end
 
 --- Make a picture square bytes, as data sets do: crop to the pixels that are not zero, stretch to 0..255, resize.

@@ -390,7 +390,7 @@ uint64_t unic_dataset_hash(const unic_dataset *set) { return unic_mix(set->hash)
 
 /* Decode or draw an item's picture into out; a picture that cannot be used is noted. */
 static unic_status make_picture(unic_dataset *set, int64_t at, uint8_t *out, unic_dataset_draw *draw, void *context, bool *bad) {
-  if (set->how.source == UNIC_SOURCE_DRAWN) return draw(context, at, out);
+  if (set->how.source == UNIC_SOURCE_DRAWN) return draw && context ? draw(context, at, out) : unic_fail("the pictures are drawn, and there is nobody to draw them");
   char path[4096];
   const char *name = set->items[at].cells[UNIC_COLUMN_IMAGE];
   unic_image image = {0};

@@ -211,6 +211,16 @@ end
 
 -- ---------------------------------------------------------------- opening
 
+--- What a worker's Lua state is made from.
+-- @param plan plain data: {source = {module =, args =}, steps = {{module =, name =, args =}, ...}}
+-- @return a table for core.data
+function set.setup(plan)
+  return {
+    script = assert(package.searchpath("unic.data.worker", package.path)), path = package.path, cpath = package.cpath, tree = require("unic").root,
+    plan = "return " .. steps.literal(plan, "batches"),
+  }
+end
+
 local function fail(sentence, ...) arguments.fail("open", sentence, ...) end
 
 local function check_range(name, value, low, high)
@@ -283,6 +293,7 @@ local function open_generator(name, module, options)
   local args = source:args()
   args.studies = source.n
   self.worker_source = { module = module, args = args }
+  self.setup = set.setup { source = self.worker_source }
   local add, handle = self.handle.add, self.handle
   for i = 1, source.n do
     local report, marks
