@@ -428,7 +428,12 @@ static unic_status feed_open(void *context, void **worker) {
   return UNIC_OK;
 }
 
-static void feed_close(void *worker) { unic_lua_worker_close(worker); }
+static void feed_close(void *context, void *worker) {
+  feed *f = context;
+  if (f->inline_worker) f->worker = NULL;
+  unic_lua_worker_close(worker);
+}
+
 static void feed_stop(void *worker) { unic_lua_worker_stop(worker); }
 
 /* Call a function of the feed's environment with an item (from 1) and an epoch; one result stays on the stack. */

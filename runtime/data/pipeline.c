@@ -427,7 +427,7 @@ static void worker_close(worker *me) {
   void *lua = me->lua;
   me->lua = NULL;
   pthread_mutex_unlock(&p->lock);
-  if (lua) p->how.calls.close(lua);
+  if (lua) p->how.calls.close(p->how.calls.context, lua);
   free(me->scratch);
   free(me->floats);
   free(me->bytes);
@@ -500,11 +500,16 @@ static struct timespec from_now(double seconds, clockid_t clock) {
   return t;
 }
 
-static bool join_until(worker *w, double seconds) {
-  if (!w->started || w->joined) return true;
+/* Wait for all workers, together no longer than that. */
+static bool join_all(unic_pipeline *p, double seconds) {
   const struct timespec until = from_now(seconds, CLOCK_REALTIME);
-  w->joined = pthread_timedjoin_np(w->thread, NULL, &until) == 0;
-  return w->joined;
+  bool all = true;
+  for (int i = 0; i < p->how.workers; i++) {
+    worker *w = &p->workers[i];
+    if (w->started && !w->joined) w->joined = pthread_timedjoin_np(w->thread, NULL, &until) == 0;
+    all &= !w->started || w->joined;
+  }
+  return all;
 }
 
 /* Stop the threads; false if one did not come. */
@@ -514,18 +519,14 @@ static bool stop(unic_pipeline *p, double seconds) {
   p->stopping = true;
   pthread_cond_broadcast(&p->work);
   pthread_mutex_unlock(&p->lock);
-  bool all = true;
-  for (int i = 0; i < p->how.workers; i++) all &= join_until(&p->workers[i], GRACE_SECONDS);
-  if (!all) {
+  if (!join_all(p, GRACE_SECONDS)) {
     /* A user's function that runs for long: interrupt its Lua state, wait once more. */
     pthread_mutex_lock(&p->lock);
     for (int i = 0; i < p->how.workers; i++)
       if (!p->workers[i].joined && p->workers[i].lua && p->how.calls.stop) p->how.calls.stop(p->workers[i].lua);
     pthread_mutex_unlock(&p->lock);
-    all = true;
-    for (int i = 0; i < p->how.workers; i++) all &= join_until(&p->workers[i], seconds);
+    if (!join_all(p, seconds)) return false;
   }
-  if (!all) return false;
   p->started = false;
   pthread_mutex_lock(&live_lock);
   for (unic_pipeline **at = &live; *at; at = &(*at)->next_live) {

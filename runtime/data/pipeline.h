@@ -24,7 +24,7 @@ typedef enum unic_text_source {
 typedef struct unic_pipeline_calls {
   /* On the worker's thread (workers = 0: on the owner's). NULL when nothing below is needed. */
   unic_status (*open)(void *context, void **worker);
-  void (*close)(void *worker);
+  void (*close)(void *context, void *worker);
   void (*stop)(void *worker);   /* from the owner's thread: leave what you are doing, soon */
   unic_dataset_draw *draw;      /* (worker, item, out) */
   unic_step_call *step;         /* (worker, user, picture, random) */

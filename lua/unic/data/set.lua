@@ -157,13 +157,14 @@ end
 -- @return 16 hexadecimal digits
 function Set:hash() return self.handle:hash() end
 
---- Read every picture now, instead of when it is met: fills the cache and finds those that cannot be used.
+--- Read every picture now, instead of when it is met: fills the cache and finds those that cannot be used (with `strict`: the first is an
+-- error).
+-- @param[opt] workers threads that do it (2)
 -- @return how many items have a good picture
-function Set:check()
+function Set:check(workers)
   local good = 0
-  for i = 1, self.n do
-    if self:image(i) then good = good + 1 end
-  end
+  local options = { batch = 64, shuffle = false, drop_last = false, workers = workers, views = { image = { { "center_crop", 1 } } } }
+  for batch in require("unic.data").batches(self, options) do good = good + batch.n end
   return good
 end
 
