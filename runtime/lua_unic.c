@@ -157,7 +157,7 @@ static void collect(unic_device *device, bool must) {
   collect_cost = end - begin;
   if (!must && collect_last > 0) {
     double share = collect_cost / (end - collect_last);
-    if (share > 0.02 && collect_share < 16) collect_share *= 1.5;
+    if (share > 0.02 && collect_share < 2) collect_share *= 1.5;   /* 144 MB at most while little is alive */
     else if (share < 0.01 && collect_share > 1) collect_share = collect_share / 1.5 < 1 ? 1 : collect_share / 1.5;
   }
   collect_last = end;

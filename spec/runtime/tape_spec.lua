@@ -9,7 +9,7 @@ describe("backward", function()
     local y = x * x + x
     y:sum():backward()
     assert.same({ 3, 5 }, x.grad:totable())
-    (x * 2):sum():backward()
+    ;(x * 2):sum():backward()
     assert.same({ 5, 7 }, x.grad:totable())
   end)
 
@@ -93,7 +93,7 @@ describe("backward", function()
   it("keeps gradients of inner tensors that ask for it", function()
     local x = leaf { 2 }
     local h = (x * 3):retain_grad()
-    (h * h):sum():backward()
+    ;(h * h):sum():backward()
     assert.same({ 12 }, h.grad:totable())
   end)
 
@@ -136,7 +136,7 @@ describe("hooks and Lua ops", function()
     assert.raises_at(nil, "no such thing", function() bad(x):sum():backward() end)
     local short = unic.fn { forward = function(x) return x * 1 end, backward = function() return unic.zeros(7, { dtype = "f64" }) end }
     assert.raises_at(nil, "has shape %[7%], its input has %[1%]", function() short(x):sum():backward() end)
-    (x * 2):sum():backward()
+    ;(x * 2):sum():backward()
     assert.same({ 2 }, x.grad:totable())
   end)
 

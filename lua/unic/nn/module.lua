@@ -284,16 +284,23 @@ function Module:hook(fn)
 end
 
 --- Parameters and buffers by name, as they are (not copied).
--- @return a table name -> tensor, and the names in order
+-- @return a table name -> tensor
 function Module:state_dict()
-  local dict, names = {}, {}
+  local dict = {}
   walk(self, "", function(kind, name, _, _, value)
-    if kind ~= "module" then
-      dict[name] = value
-      names[#names + 1] = name
-    end
+    if kind ~= "module" then dict[name] = value end
   end, {})
-  return dict, names
+  return dict
+end
+
+--- Names of parameters and buffers, in order of definition.
+-- @return a list of strings
+function Module:state_names()
+  local names = {}
+  walk(self, "", function(kind, name)
+    if kind ~= "module" then names[#names + 1] = name end
+  end, {})
+  return names
 end
 
 local function sentence(list)
@@ -308,7 +315,7 @@ end
 -- @return a report {matched = n, missing = list, unexpected = list, mismatched = list}
 function Module:load_state_dict(dict, options)
   options = tensor.options("load_state_dict", options, { strict = true, prefix = true, rename = true })
-  local own, names = self:state_dict()
+  local own, names = self:state_dict(), self:state_names()
   local report = { matched = 0, missing = {}, unexpected = {}, mismatched = {} }
   local used, copies = {}, {}
   for _, name in ipairs(names) do
