@@ -9,21 +9,21 @@
 #ifndef UNIC_MATHS_H
 #define UNIC_MATHS_H
 
-#include "loops.h"
+#include "precise.h"
 
 /* ---------------------------------------------------------------- the functions the rows are written in */
 
 static inline float m_exp_f32(float x) { return unic_expf(x); }
 static inline double m_exp_f64(double x) { return exp(x); }
-static inline float m_log_f32(float x) { return logf(x); }
+static inline float m_log_f32(float x) { return unic_logf(x); }
 static inline double m_log_f64(double x) { return log(x); }
-static inline float m_log1p_f32(float x) { return log1pf(x); }
+static inline float m_log1p_f32(float x) { return unic_log1pf(x); }
 static inline double m_log1p_f64(double x) { return log1p(x); }
 static inline float m_sqrt_f32(float x) { return sqrtf(x); }
 static inline double m_sqrt_f64(double x) { return sqrt(x); }
-static inline float m_sin_f32(float x) { return sinf(x); }
+static inline float m_sin_f32(float x) { return unic_sinf(x); }
 static inline double m_sin_f64(double x) { return sin(x); }
-static inline float m_cos_f32(float x) { return cosf(x); }
+static inline float m_cos_f32(float x) { return unic_cosf(x); }
 static inline double m_cos_f64(double x) { return cos(x); }
 static inline float m_tanh_f32(float x) { return unic_tanhf(x); }
 static inline double m_tanh_f64(double x) { return tanh(x); }
@@ -33,9 +33,9 @@ static inline float m_cdf_f32(float x) { return unic_normal_cdff(x); }
 static inline double m_cdf_f64(double x) { return 0.5 * erfc(-x * 0.70710678118654752440); }
 static inline float m_pdf_f32(float x) { return unic_normal_pdff(x); }
 static inline double m_pdf_f64(double x) { return 0.39894228040143267794 * exp(-0.5 * x * x); }
-static inline float m_erf_f32(float x) { return erff(x); }
+static inline float m_erf_f32(float x) { return unic_erff(x); }
 static inline double m_erf_f64(double x) { return erf(x); }
-static inline float m_pow_f32(float a, float b) { return powf(a, b); }
+static inline float m_pow_f32(float a, float b) { return unic_powf(a, b); }
 static inline double m_pow_f64(double a, double b) { return pow(a, b); }
 static inline float m_floor_f32(float x) { return floorf(x); }
 static inline double m_floor_f64(double x) { return floor(x); }
@@ -46,9 +46,9 @@ static inline double m_round_f64(double x) { return rint(x); }
 static inline float m_abs_f32(float x) { return fabsf(x); }
 static inline double m_abs_f64(double x) { return fabs(x); }
 /* d/da a^b and d/db a^b with the conventions 0^0 = 1, and no NaN from 0 * inf where the factor is 0. */
-static inline float m_powa_f32(float a, float b) { return b == 0 ? 0 : b * powf(a, b - 1); }
+static inline float m_powa_f32(float a, float b) { return b == 0 ? 0 : b * unic_powf(a, b - 1); }
 static inline double m_powa_f64(double a, double b) { return b == 0 ? 0 : b * pow(a, b - 1); }
-static inline float m_powb_f32(float a, float b) { return a == 0 && b >= 0 ? 0 : powf(a, b) * logf(a); }
+static inline float m_powb_f32(float a, float b) { return a == 0 && b >= 0 ? 0 : unic_powf(a, b) * unic_logf(a); }
 static inline double m_powb_f64(double a, double b) { return a == 0 && b >= 0 ? 0 : pow(a, b) * log(a); }
 
 /* ---------------------------------------------------------------- the rows */
@@ -60,8 +60,8 @@ static inline double m_powb_f64(double a, double b) { return a == 0 && b >= 0 ? 
   UNARY(log,        "x", F(log)(x),                                     dy / x, "the natural logarithm of x") \
   UNARY(log1p,      "x", F(log1p)(x),                                   dy / (R(1) + x), "log(1 + x), exact for small x") \
   UNARY(sqrt,       "y", F(sqrt)(x),                                    dy * R(0.5) / y, "the square root of x") \
-  UNARY(rsqrt,      "y", R(1) / F(sqrt)(x),                             R(-0.5) * dy * y * y * y, "1 / sqrt(x)") \
-  UNARY(reciprocal, "y", R(1) / x,                                      -dy * y * y, "1 / x") \
+  UNARY(rsqrt,      "x", R(1) / F(sqrt)(x),                             R(-0.5) * dy / (x * F(sqrt)(x)), "1 / sqrt(x)") \
+  UNARY(reciprocal, "x", R(1) / x,                                      -dy / (x * x), "1 / x") \
   UNARY(square,     "x", x * x,                                         R(2) * dy * x, "x^2") \
   UNARY(sin,        "x", F(sin)(x),                                     dy * F(cos)(x), "the sine of x (radians)") \
   UNARY(cos,        "x", F(cos)(x),                                     -dy * F(sin)(x), "the cosine of x (radians)") \

@@ -6,7 +6,8 @@
  * first). Where reduced elements lie side by side they are summed by rows, otherwise rows of kept elements are added up; long reductions to few
  * elements are cut into at most PIECES fixed pieces whose totals are joined in order: any number of threads gives the same bits.
  * Backward is one element-wise pass over x with y and dy broadcast along the reduced dimensions.
- * Saved: x and y where the gradient reads them. Ties of max and min share the gradient; NaN wins. f64 and integers take the plain forms. */
+ * Saved: x and y where the gradient reads them. Ties of max and min share the gradient; NaN wins. f64 and integers take the plain forms.
+ * One long file, because ten reductions share every loop of it: fast forms first, the plain ones that they are compared with at the end. */
 #include "move.h"
 #include "rows.h"
 #include "walk.h"

@@ -8,9 +8,8 @@
  *   select(x, dim, index) -> y               one position, dimension dropped; dx is zero elsewhere
  *   contiguous(x)                           x itself in row-major memory
  *   squeeze(x, dim), unsqueeze(x, dim), flatten(x, first)
- * Saved: nothing. Bits: any_threads (dx of expand is summed in order of the repeated elements). */
-#include "op.h"
-#include "dtype.h"
+ * Saved: nothing. Bits: any_threads (dx of expand is summed in fixed pieces). */
+#include "move.h"
 
 #include <string.h>
 
@@ -255,52 +254,23 @@ static unic_status expand_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-/* An element of any floating type as a double, and back. */
-static double get(const unic_view *v, int64_t at) { return unic_element_get(v->data, v->dtype, at); }
-
-/* dx[i] (+)= sum of dy over the repeated positions of i, in row-major order. */
-struct unexpand { const unic_kernel *k; };
-
-static void unexpand_rows(void *context, int64_t begin, int64_t end) {
-  const unic_kernel *k = ((struct unexpand *)context)->k;
-  const unic_view *dx = &k->din[X], *dy = &k->dout[0];
-  int lead = dy->ndim - dx->ndim, nr = 0;
-  int64_t count[UNIC_MAX_RANK], step[UNIC_MAX_RANK], times = 1;
-  for (int d = 0; d < dy->ndim; d++) {
-    int64_t have = d >= lead ? dx->shape[d - lead] : 1;
-    if (have == dy->shape[d]) continue;
-    count[nr] = dy->shape[d];
-    step[nr++] = dy->stride[d];
-    times *= dy->shape[d];
-  }
-  for (int64_t i = begin; i < end; i++) {
-    int64_t rest = i, to = 0, from = 0;
-    for (int d = dx->ndim - 1; d >= 0; d--) {
-      int64_t p = rest % dx->shape[d];
-      rest /= dx->shape[d];
-      to += p * dx->stride[d];
-      from += p * (dx->shape[d] == dy->shape[d + lead] || p > 0 ? dy->stride[d + lead] : 0);
-    }
-    double sum = 0;
-    int64_t at[UNIC_MAX_RANK] = {0};
-    for (int64_t n = 0; n < times; n++) {
-      sum += get(dy, from);
-      for (int r = nr - 1; r >= 0; r--) {
-        from += step[r];
-        if (++at[r] < count[r]) break;
-        from -= step[r] * count[r];
-        at[r] = 0;
-      }
-    }
-    if (k->accumulate[X]) sum += get(dx, to);
-    unic_element_set(dx->data, dx->dtype, to, sum);
-  }
+/* The repeated dimensions, as bits. */
+static uint32_t repeated(const unic_kernel *k) {
+  const unic_view *x = &k->in[X], *y = &k->out[0];
+  int lead = y->ndim - x->ndim;
+  uint32_t mask = 0;
+  for (int d = 0; d < y->ndim; d++) if (d < lead || x->shape[d - lead] != y->shape[d]) mask |= 1u << d;
+  return mask;
 }
 
+static unic_status expand_plan(const unic_kernel *k, unic_plan *p) {
+  if (k->backward) p->scratch = unic_move_sum_scratch(&k->dout[0], repeated(k));
+  return UNIC_OK;
+}
+
+/* dx = the sums of dy over the repeated positions. */
 static unic_status expand_backward(const unic_kernel *k) {
-  struct unexpand u = {k};
-  if (!k->din[X].present) return UNIC_OK;
-  unic_parallel_for(k->din[X].numel, 256, unexpand_rows, &u);
+  unic_move_sum(&k->din[X], &k->dout[0], repeated(k), k->accumulate[X], k->scratch);
   return UNIC_OK;
 }
 
@@ -346,61 +316,30 @@ static unic_status select_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-/* dx = 0 outside of the window, dy inside; with accumulate only the window is touched. `window` is dx seen through the forward's view. */
-struct window { unic_view to, from; int accumulate; };
-
-static void window_rows(void *context, int64_t begin, int64_t end) {
-  const struct window *w = context;
-  const unic_view *to = &w->to, *from = &w->from;
-  for (int64_t i = begin; i < end; i++) {
-    int64_t rest = i, a = 0, b = 0;
-    for (int d = from->ndim - 1; d >= 0; d--) {
-      int64_t p = rest % from->shape[d];
-      rest /= from->shape[d];
-      a += p * to->stride[d];
-      b += p * from->stride[d];
-    }
-    double v = get(from, b);
-    if (w->accumulate) v += get(to, a);
-    unic_element_set(to->data, to->dtype, a, v);
-  }
-}
-
-static void clear_rows(void *context, int64_t begin, int64_t end) {
-  const unic_view *v = context;
-  int64_t size = unic_dtype_size(v->dtype);
-  memset((char *)v->data + begin * size, 0, (size_t)((end - begin) * size));
-}
-
-static unic_status window_backward(const unic_kernel *k, int dim, int64_t start, int64_t step, bool drop) {
-  const unic_view *dx = &k->din[X];
-  if (!dx->present || dx->numel == 0) return UNIC_OK;
-  unic_view all = *dx;
-  if (!k->accumulate[X]) unic_parallel_for(dx->numel, 1 << 16, clear_rows, &all);
-  struct window w = {.to = *dx, .from = k->dout[0], .accumulate = k->accumulate[X]};
-  if (w.from.numel == 0 || !w.from.data) return UNIC_OK;
-  w.to.data = (char *)dx->data + (start - 1) * dx->stride[dim] * unic_dtype_size(dx->dtype);
-  int n = 0;
-  for (int d = 0; d < dx->ndim; d++) {
-    if (d == dim && drop) continue;
-    w.to.stride[n++] = d == dim ? dx->stride[d] * step : dx->stride[d];
-  }
-  unic_parallel_for(w.from.numel, 1 << 12, window_rows, &w);
-  return UNIC_OK;
+/* dx = 0 outside of the window, dy inside; with accumulate only the window is touched. */
+static void window_backward(const unic_kernel *k, const unic_view *window, const unic_view *dy) {
+  if (!k->accumulate[X]) unic_move_fill(&k->din[X], 0);
+  unic_move_gradient(window, dy, k->accumulate[X]);
 }
 
 static unic_status narrow_backward(const unic_kernel *k) {
-  int64_t dim = k->arg[A].integer, start = k->arg[B].integer;
-  int d = (int)(dim > 0 ? dim - 1 : dim + k->in[X].ndim);
-  if (start < 0) start += k->in[X].shape[d] + 1;
-  return window_backward(k, d, start, k->arg[D].integer, false);
+  const unic_view *dx = &k->din[X];
+  int dim = unic_dim_of(k->arg[A].integer, dx->ndim);
+  int64_t start = k->arg[B].integer, step = k->arg[D].integer;
+  if (start < 0) start += dx->shape[dim] + 1;
+  unic_view window = unic_view_narrow(dx, dim, k->arg[C].integer > 0 ? start - 1 : 0, k->arg[C].integer);
+  window.stride[dim] *= step;
+  window_backward(k, &window, &k->dout[0]);
+  return UNIC_OK;
 }
 
 static unic_status select_backward(const unic_kernel *k) {
-  int64_t dim = k->arg[A].integer, index = k->arg[B].integer;
-  int d = (int)(dim > 0 ? dim - 1 : dim + k->in[X].ndim);
-  if (index < 0) index += k->in[X].shape[d] + 1;
-  return window_backward(k, d, index, 1, true);
+  const unic_view *dx = &k->din[X];
+  int dim = unic_dim_of(k->arg[A].integer, dx->ndim);
+  int64_t index = k->arg[B].integer;
+  unic_view window = unic_view_select(dx, dim, index > 0 ? index - 1 : index + dx->shape[dim]);
+  window_backward(k, &window, &k->dout[0]);
+  return UNIC_OK;
 }
 
 /* ---------------------------------------------------------------- descriptors */
@@ -444,7 +383,7 @@ static const unic_op op_transpose = {
 static const unic_op op_expand = {
   .name = "expand", .signature = "x: tensor<any>, shape: ints -> y",
   .doc = "Repeat dimensions of size 1 (and missing leading ones) without copying.\n  shape  the new sizes; -1 leaves a size as it is",
-  .grads = "x", .layouts = "x:any", .shape = expand_shape, .cpu = {.backward = expand_backward}, .flags = UNIC_OP_VIEW | UNIC_OP_METHOD};
+  .grads = "x", .layouts = "x:any", .shape = expand_shape, .plan = expand_plan, .cpu = {.backward = expand_backward}, .flags = UNIC_OP_VIEW | UNIC_OP_METHOD};
 
 static const unic_op op_narrow = {
   .name = "narrow", .signature = "x: tensor<any>, dim: int, start: int, length: int, step: int = 1 -> y",
