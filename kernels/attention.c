@@ -15,6 +15,7 @@
  *
  * Saved: q, k, v, mask, lse [B,H,S] (log of the sum of exp(s); +inf where nothing is attended to), state of the generator.
  * Bits: equal at any thread count: a head (backward) or a block of queries (forward) belongs to one thread, products inside run on that thread.
+ * The file is over 500 lines because both ops and their plain f64 forms share one description of strides, masks and numbers.
  * Source: T. Dao et al., FlashAttention (2022), for the recomputation. */
 #include "loops.h"
 #include "gemm.h"
@@ -323,7 +324,8 @@ static unic_status shape_rule(unic_call *c, int64_t batches, int64_t queries, in
   if (mask) {
     char text[256], want[256];
     if (mask->dtype != UNIC_BOOL && mask->dtype != UNIC_U8 && !unic_dtype_is_float((unic_dtype)mask->dtype))
-      return unic_fail_arg(c, at->mask, "%s was given, expected bool or u8 (nonzero = attend) or a floating type (added to the scores)", unic_tensor_describe(mask, text, sizeof text));
+      return unic_fail_arg(c, at->mask, "%s was given, expected bool or u8 (nonzero = attend) or a floating type (added to the scores)",
+                           unic_tensor_describe(mask, text, sizeof text));
     int64_t full[4] = {batches, heads, queries, keys}, three[3] = {batches, queries, keys}, two[2] = {batches, keys};
     const int64_t *expected = mask->ndim == 4 ? full : mask->ndim == 3 ? three : two;
     bool fits = mask->ndim >= 2 && mask->ndim <= 4 && mask->shape[mask->ndim - 1] == keys;

@@ -88,7 +88,8 @@ static unic_status bce_shape(unic_call *c) {
   const unic_tensor *x = c->in[X], *target = c->in[TARGET], *weight = c->in[POS_WEIGHT];
   char given[256], want[256];
   if (x->ndim != target->ndim || memcmp(x->shape, target->shape, x->ndim * sizeof *x->shape) != 0)
-    return unic_fail_arg(c, TARGET, "%s was given, expected the shape of 'x', %s", unic_tensor_describe(target, given, sizeof given), unic_shape_describe(x->ndim, x->shape, want, sizeof want));
+    return unic_fail_arg(c, TARGET, "%s was given, expected the shape of 'x', %s", unic_tensor_describe(target, given, sizeof given),
+                         unic_shape_describe(x->ndim, x->shape, want, sizeof want));
   int64_t columns = x->ndim > 0 ? x->shape[x->ndim - 1] : 1;
   if (weight && weight->shape[0] != 1 && weight->shape[0] != columns)
     return unic_fail_arg(c, POS_WEIGHT, "%s was given, expected [%lld] (the last dimension of 'x') or [1]", unic_tensor_describe(weight, given, sizeof given), (long long)columns);
@@ -165,7 +166,7 @@ static const unic_op op_bce_with_logits = {
   .plan = bce_plan,
   .cpu = {bce_forward, bce_backward, bce_reference, bce_reference_backward},
   .flags = UNIC_OP_METHOD,
-  .autocast = UNIC_CAST_FULL,
+  .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
 };
 
 UNIC_OPS(bce_with_logits, &op_bce_with_logits);

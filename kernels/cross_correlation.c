@@ -373,7 +373,7 @@ static const unic_op op_cross_correlation = {
   .plan = cross_correlation_plan,
   .cpu = {cross_correlation_forward, cross_correlation_backward, cross_correlation_reference, cross_correlation_reference_backward},
   .flags = UNIC_OP_SAME_THREADS,
-  .autocast = UNIC_CAST_FULL,
+  .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
   .flops = cross_correlation_flops,
 };
 

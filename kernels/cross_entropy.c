@@ -252,7 +252,7 @@ static const unic_op op_cross_entropy = {
   .plan = cross_entropy_plan,
   .cpu = {cross_entropy_forward, cross_entropy_backward, cross_entropy_reference, cross_entropy_reference_backward},
   .flags = UNIC_OP_METHOD,
-  .autocast = UNIC_CAST_FULL,
+  .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
 };
 
 UNIC_OPS(cross_entropy, &op_cross_entropy);

@@ -378,7 +378,7 @@ static const unic_op op_info_nce = {
   .plan = info_nce_plan,
   .cpu = {info_nce_forward, info_nce_backward, info_nce_reference, info_nce_reference_backward},
   .flags = UNIC_OP_SAME_THREADS,
-  .autocast = UNIC_CAST_FULL,
+  .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
   .flops = info_nce_flops,
 };
 

@@ -11,7 +11,8 @@
  *
  * Saved: a, b. Bits: equal for equal thread counts (oneDNN splits a large product by threads).
  *
- * This file also holds the general product that other kernels use (gemm.h). */
+ * This file also holds the general product that other kernels use (gemm.h), and is over 500 lines for it: a file in this folder is an op, and
+ * this is the op that the product belongs to. */
 #include "loops.h"
 #include "gemm.h"
 
