@@ -20,7 +20,7 @@
 
 #include "../device.h"
 
-enum { TEXTS_PER_JOB = 8, JOIN_SECONDS = 10, GRACE_SECONDS = 1, EXIT_SECONDS = 2 };
+enum { TEXTS_PER_JOB = 8, JOIN_SECONDS = 3, GRACE_SECONDS = 1, EXIT_SECONDS = 2 };
 
 /* The first failure by position, so that the sentence does not depend on who was faster. */
 typedef struct failure {
