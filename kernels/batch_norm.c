@@ -71,6 +71,17 @@ static inline void tile_store(const struct work *w, const unic_place *a, const s
   for (int r = 0; r < t->rows; r++) unic_row_put(a->data, a->dtype, at + r * a->pixel, t->width, buffer + r * w->pitch, accumulate);
 }
 
+/* Per-channel results of a vector. A block may be narrower than a vector; the next block's channels are not this tile's to write. */
+static inline void channels_put(const struct work *w, const struct tile *t, float *p, int c, vf v) {
+  if (t->width - c >= LANES || w->rows_first) vf_store(p + c, v);
+  else for (int l = 0; l < t->width - c; l++) p[c + l] = v[l];
+}
+static inline void bits_put(const struct work *w, const struct tile *t, int64_t group, int c, vi v) {
+  uint8_t *p = w->mask + group * w->padded + t->channel + c;
+  if (t->width - c >= LANES || w->rows_first) vi_store_bytes(p, v);
+  else for (int l = 0; l < t->width - c; l++) p[l] = (uint8_t)v[l];
+}
+
 typedef void visitor(const struct work *w, const struct tile *t, float *partial, bool first);
 
 /* Every tile of the groups begin .. end-1. */
@@ -122,8 +133,8 @@ static inline __attribute__((always_inline)) void moments(const struct work *w, 
       sum = so_far + d * part;
       squares += vf_load(m2 + c) + d * d * cross;
     }
-    vf_store(mean + c, sum);
-    vf_store(m2 + c, squares);
+    channels_put(w, t, mean, c, sum);
+    channels_put(w, t, m2, c, squares);
   }
 }
 
@@ -158,7 +169,7 @@ static inline __attribute__((always_inline)) void normalise(const struct work *w
         }
         vf_store(to + (q + r) * y.stride + c, z);
       }
-      if (masked) vi_store_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c, bits);
+      if (masked) bits_put(w, t, t->group + q / ROWS, c, bits);
     }
   }
   tile_store(w, &w->y, t, y_buffer, y, false);
@@ -213,8 +224,8 @@ static inline __attribute__((always_inline)) void gradient_sums(const struct wor
       a1 += vf_load(s1 + c);
       a2 += vf_load(s2 + c);
     }
-    vf_store(s1 + c, a1);
-    vf_store(s2 + c, a2);
+    channels_put(w, t, s1, c, a1);
+    channels_put(w, t, s2, c, a2);
   }
   if (residual) tile_store(w, &w->dresidual, t, out_buffer, out, w->accumulate_residual);
 }
@@ -312,7 +323,7 @@ UNIC_LOOP_TABLE(batch_norm_join);
 
 static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* Blocks of 8 may be narrower than a vector, which then reaches into the next block (written later) or, after the last one, into the padding. */
+/* Blocks of 8 may be narrower than a vector, which then reads into the next block's channels or, after the last one, into the padding. */
 static int64_t padded_channels(int64_t channels, bool blocked) { return up(channels, PAD) + (blocked ? PAD : 0); }
 
 /* Planes, pixels of a plane, groups of rows. Channels-last memory is one plane of all rows; blocked memory has a plane per image. */
