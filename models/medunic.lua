@@ -23,7 +23,8 @@ local function pick(kind, name, from)
   for key in pairs(from) do names[#names + 1] = key end
   table.sort(names)
   local near = core.nearest(tostring(name), names)
-  core.fail(("[medunic] argument '%s': there is no '%s'%s"):format(kind, tostring(name), near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", ")))
+  local hint = near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", ")
+  core.fail(("[medunic] argument '%s': there is no '%s'%s"):format(kind, tostring(name), hint))
 end
 
 local Medunic = nn.class "Medunic"

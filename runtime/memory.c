@@ -315,7 +315,7 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
       unic_fail_memory("[memory] the system has no %lld bytes", (long long)bytes);
     }
     if (b) {
-      *b = (unic_block){.data = data, .bytes = rounded, .owner = owner, .pool = m->current, .next = m->all};
+      *b = (unic_block){.data = data, .bytes = rounded, .owner = owner, .pool = &m->main, .next = m->all};
       if (m->all) m->all->prev = b;
       m->all = b;
     }

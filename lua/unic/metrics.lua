@@ -63,15 +63,15 @@ end
 -- @return a number; NaN without positives
 function metrics.average_precision(scores, labels)
   scores, labels = pair("average_precision", scores, labels)
-  local order, seen, hits, sum, i = ranking(scores), 0, 0, 0, 1
+  local order, hits, sum, i = ranking(scores), 0, 0, 1
   while i <= #order do
     local j, new = i, 0
     while j <= #order and scores[order[j]] == scores[order[i]] do
       if truth(labels[order[j]]) then new = new + 1 end
       j = j + 1
     end
-    seen, hits = j - 1, hits + new
-    sum = sum + new * hits / seen
+    hits = hits + new
+    sum = sum + new * hits / (j - 1)   -- j - 1 rows stand at this rank or above
     i = j
   end
   return hits > 0 and sum / hits or NAN
@@ -126,13 +126,15 @@ function metrics.mean(values)
   return n > 0 and sum / n or NAN
 end
 
-local function median(values)
+--- The median; sorts the list it is given.
+-- @param values a list of numbers
+-- @return a number; NaN of none
+function metrics.median(values)
   table.sort(values)
   local n = #values
   if n == 0 then return NAN end
   return n % 2 == 1 and values[(n + 1) / 2] or 0.5 * (values[n / 2] + values[n / 2 + 1])
 end
-metrics.median = median
 
 --- Retrieval in both directions within fixed pools: row i of one belongs to row i of the other.
 -- @param a embeddings [N,D]
@@ -170,7 +172,7 @@ function metrics.retrieval(a, b, options)
       end
     end
   end
-  return { acc1 = hit1 / queries, acc5 = hit5 / queries, median_rank = median(ranks), chance_acc1 = chance / queries }
+  return { acc1 = hit1 / queries, acc5 = hit5 / queries, median_rank = metrics.median(ranks), chance_acc1 = chance / queries }
 end
 
 --- How far apart two languages lie: cosine means within and across them.

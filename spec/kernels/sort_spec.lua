@@ -7,7 +7,8 @@ describe("sort and topk", function()
     { x = { 1, 20000 }, descending = true, note = "one very long line" }, { x = { 0, 3 } }, { x = { 3, 0 } },
   }, { errors = { { { x = {} }, "argument 'x'" }, { { x = { 3 }, dim = 2 }, "argument 'dim'" } } })
   ops.check("topk", {
-    { x = { 3, 5 }, k = 2 }, { x = { 5, 3 }, k = 2, dim = 1, largest = false }, { x = { 7, 300 }, k = 5 }, { x = { 7, 300 }, k = 100 }, { x = { 3, 4 }, k = 0 }, { x = { 3, 4 }, k = 4 },
+    { x = { 3, 5 }, k = 2 }, { x = { 5, 3 }, k = 2, dim = 1, largest = false }, { x = { 7, 300 }, k = 5 }, { x = { 7, 300 }, k = 100 }, { x = { 3, 4 }, k = 0 },
+      { x = { 3, 4 }, k = 4 },
   }, { errors = { { { x = { 3 }, k = 4 }, "argument 'k'" }, { { x = { 3 }, k = -1 }, "argument 'k'" }, { { x = {}, k = 1 }, "argument 'x'" } } })
 
   it("keep the order of equals, and take NaN as the largest", function()

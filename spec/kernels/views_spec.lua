@@ -8,7 +8,8 @@ ops.check("permute", { { x = { 2, 3, 4 }, dims = { 3, 1, 2 } }, { x = { 2, 3, 4,
 ops.check("transpose", { { x = { 2, 3, 4 }, dim1 = 1, dim2 = -1 } })
 ops.check("expand", { { x = { 3, 1 }, shape = { 3, 4 } }, { x = { 3 }, shape = { 2, 5, 3 } }, { x = {}, shape = { 2, 2 } } },
   { errors = { { { x = { 3, 2 }, shape = { 3, 4 } }, "only a dimension of size 1" } } })
-ops.check("narrow", { { x = { 5, 6 }, dim = 2, start = 2, length = 3 }, { x = { 7, 3 }, dim = 1, start = 1, length = 3, step = 2 }, { x = { 4 }, dim = 1, start = -2, length = 2 } },
+ops.check("narrow", { { x = { 5, 6 }, dim = 2, start = 2, length = 3 }, { x = { 7, 3 }, dim = 1, start = 1, length = 3, step = 2 }, { x = { 4 }, dim = 1, start = -2,
+  length = 2 } },
   { errors = { { { x = { 4 }, dim = 1, start = 4, length = 2 }, "positions 4..5" }, { { x = { 4 }, dim = 1, start = 0, length = 2 }, "count from 1" } } })
 ops.check("select", { { x = { 5, 6 }, dim = 1, index = -1 }, { x = { 2, 3, 4 }, dim = 2, index = 2 } }, { errors = { { { x = { 4 }, dim = 1, index = 5 }, "argument 'index'" } } })
 ops.check("squeeze", { { x = { 1, 3, 1 } }, { x = { 1, 3, 1 }, dim = 1 } }, { errors = { { { x = { 2, 3 }, dim = 1 }, "size 2" } } })

@@ -4,7 +4,8 @@ describe("models", function()
   it("ResNet-50 has torchvision's names and size", function()
     local net = require("unic.models.resnet").resnet50 { width = 8, classes = 10 }
     local dict = net:state_dict()
-    for _, name in ipairs { "conv1.weight", "layer1.0.downsample.0.weight", "layer3.5.bn3.running_var", "layer4.2.conv3.weight", "fc.bias" } do assert.is_truthy(dict[name], name) end
+    for _, name in ipairs { "conv1.weight", "layer1.0.downsample.0.weight", "layer3.5.bn3.running_var", "layer4.2.conv3.weight",
+      "fc.bias" } do assert.is_truthy(dict[name], name) end
     assert.is_nil(dict["layer1.1.downsample.0.weight"])
     local full = require("unic.models.resnet").resnet50()
     assert.equal(23508032, full:count())
@@ -22,7 +23,8 @@ describe("models", function()
     local vit = require "unic.models.vit"
     local net = vit.vit_small { depth = 2 }
     local dict = net:state_dict()
-    for _, name in ipairs { "cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.1.attn.qkv.bias", "blocks.0.mlp.fc1.weight", "norm.bias" } do assert.is_truthy(dict[name], name) end
+    for _, name in ipairs { "cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.1.attn.qkv.bias", "blocks.0.mlp.fc1.weight",
+      "norm.bias" } do assert.is_truthy(dict[name], name) end
     local y = net(unic.randn(2, 1, 64, 64))
     assert.same({ 2, 128 }, y.shape)
     y:sum():backward()
@@ -45,7 +47,8 @@ describe("models", function()
   it("Med-UniC's dropout views differ, and frozen layers stay", function()
     unic.manual_seed(3)
     local medunic = require "unic.models.medunic"
-    local model = medunic { vision = "resnet_small", text = "bert_small", vocab = 30, channels = 1, size = 32, dim = 16, ctr_dim = 16, hidden = 32, pool = "mean", position_map = true }
+    local model = medunic { vision = "resnet_small", text = "bert_small", vocab = 30, channels = 1, size = 32, dim = 16, ctr_dim = 16, hidden = 32, pool = "mean",
+      position_map = true }
     model.text_encoder:freeze(1)
     local ids = unic.randint(5, 30, { 4, 6 })
     local mask = unic.ones(4, 6, { dtype = "bool" })

@@ -131,10 +131,10 @@ describe("hooks and Lua ops", function()
   end)
 
   it("report errors of a Lua backward, and the process goes on", function()
-    local bad = unic.fn { forward = function(x) return x * 1 end, backward = function() error "no such thing" end }
+    local bad = unic.fn { forward = function(a) return a * 1 end, backward = function() error "no such thing" end }
     local x = leaf { 1 }
     assert.raises_at(nil, "no such thing", function() bad(x):sum():backward() end)
-    local short = unic.fn { forward = function(x) return x * 1 end, backward = function() return unic.zeros(7, { dtype = "f64" }) end }
+    local short = unic.fn { forward = function(a) return a * 1 end, backward = function() return unic.zeros(7, { dtype = "f64" }) end }
     assert.raises_at(nil, "has shape %[7%], its input has %[1%]", function() short(x):sum():backward() end)
     ;(x * 2):sum():backward()
     assert.same({ 2 }, x.grad:totable())
@@ -212,8 +212,7 @@ describe("a recorded step", function()
     local eager = net.weight:bytes()
     local again, other = start()
     other()                                   -- optimiser state is made in the first step
-    local losses = {}
-    local recording = unic.record(function() losses[1] = other():detach() end)
+    local recording = unic.record(other)
     for _ = 1, 3 do recording:replay() end
     assert.equal(eager, again.weight:bytes())
     assert.is_true(recording:launches() > 5)
