@@ -242,7 +242,7 @@ function study.scene(args, i)
   local site = patient.site:byte() - 64
   local scene = {
     body = body, size = args.size, noise_key = study.key(args, PURPOSE.noise, i),
-    angle = 5 * r:normal(), scale = r:range(0.82, 1.14), shift_u = 0.085 * r:normal(), shift_v = 0.08 * r:normal(),
+    angle = 5 * r:normal(), scale = r:range(0.80, 1.15), shift_u = 0.095 * r:normal(), shift_v = 0.09 * r:normal(),
     inspiration = 0.05 * r:normal(),
     air = r:range(0.27, 0.37) - 0.03 * habitus,
     soft = 0.43 + 0.05 * habitus + 0.02 * r:normal(),
