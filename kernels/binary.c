@@ -4,6 +4,7 @@
  * broadcast operand is summed over the repeated positions in fixed chunks (any_threads). Saved: a and b where the gradient needs them.
  * f32, bf16, f16 in f32; f64 in f64; add, sub, mul, maximum, minimum on integers in 64 bits. */
 #include "maths.h"
+#include "move.h"
 #include "walk.h"
 
 enum { A, B };
@@ -14,8 +15,9 @@ struct binary {
   const void *a, *b, *dy;
   double number;               /* stands for the operand that is no tensor */
   int dtype, accumulate;
-  int64_t kept, repeats, rows;  /* of a broadcast gradient: its elements, how often each is repeated, repeats per chunk */
-  double *partial;             /* [chunks, kept] */
+  /* of a broadcast gradient: its elements, how often each is repeated; repeats per piece, pieces; kept elements per task, blocks of them */
+  int64_t kept, repeats, rows, pieces, block, blocks;
+  double *partial;             /* [pieces, kept] */
 };
 
 /* One operand as a row of floats: a number, nothing saved, or gathered. */
@@ -45,8 +47,8 @@ static inline const float *operand_row(const struct binary *s, int o, int64_t at
     const struct binary *s = context; \
     float ba[UNIC_ROW], bb[UNIC_ROW], bd[UNIC_ROW], term[UNIC_ROW], bo[UNIC_ROW]; \
     uint16_t raw[UNIC_ROW]; \
-    for (int64_t at = begin; at < end; at += UNIC_ROW) { \
-      int64_t n = end - at < UNIC_ROW ? end - at : UNIC_ROW; \
+    for (int64_t at = begin, n; at < end; at += n) { \
+      n = unic_walk_step(&s->walk, at, end); \
       GRADIENT_ROW(expression) \
       if (s->accumulate) { \
         const float *old = unic_walk_load(&s->walk, 0, at, n, s->to, s->dtype, bo, raw); \
@@ -57,33 +59,29 @@ static inline const float *operand_row(const struct binary *s, int o, int64_t at
       unic_walk_store(&s->walk, 0, at, n, s->to, s->dtype, to, bo, raw); \
     } \
   } \
-  /* Chunks [begin, end) of repeats: partial sums of every kept element. */ \
+  /* Tasks (piece of the repeats, block of kept elements): the sums of each kept element over the piece. */ \
   UNIC_LOOP(binary_##op##_##side##_sum) { \
     const struct binary *s = context; \
     float ba[UNIC_ROW], bb[UNIC_ROW], bd[UNIC_ROW], term[UNIC_ROW]; \
     uint16_t raw[UNIC_ROW]; \
-    for (int64_t chunk = begin; chunk < end; chunk++) { \
-      double *restrict sum = s->partial + chunk * s->kept; \
-      int64_t first = chunk * s->rows, last = first + s->rows < s->repeats ? first + s->rows : s->repeats; \
-      memset(sum, 0, (size_t)s->kept * sizeof *sum); \
-      int64_t at = first * s->kept, stop = last * s->kept, k = 0; \
-      while (at < stop) { \
-        int64_t n = stop - at < UNIC_ROW ? stop - at : UNIC_ROW; \
+    for (int64_t task = begin; task < end; task++) { \
+      int64_t piece = task / s->blocks, k = task % s->blocks * s->block, width = s->kept - k < s->block ? s->kept - k : s->block; \
+      int64_t first = piece * s->rows, last = first + s->rows < s->repeats ? first + s->rows : s->repeats; \
+      double *restrict sum = s->partial + piece * s->kept + k; \
+      memset(sum, 0, (size_t)width * sizeof *sum); \
+      int64_t several = width == s->kept ? UNIC_ROW / width : 1; \
+      for (int64_t r = first; r < last; r += several) { \
+        int64_t rows = last - r < several ? last - r : several, at = r * s->kept + k, n = rows * width; \
         GRADIENT_ROW(expression) \
-        for (int64_t i = 0; i < n;) { \
-          int64_t run = s->kept - k < n - i ? s->kept - k : n - i; \
-          if (s->kept == 1) { \
-            double all = 0; \
-            _Pragma("omp simd reduction(+ : all)") \
-            for (int64_t j = i; j < n; j++) all += (double)term[j]; \
-            sum[0] += all; \
-            break; \
-          } \
-          for (int64_t j = 0; j < run; j++) sum[k + j] += (double)term[i + j]; \
-          i += run; \
-          k = k + run == s->kept ? 0 : k + run; \
+        if (width == 1) { \
+          float all = 0; \
+          _Pragma("omp simd reduction(+ : all)") \
+          for (int64_t j = 0; j < n; j++) all += term[j]; \
+          sum[0] += (double)all; \
+        } else { \
+          for (int64_t i = 0; i < rows; i++) \
+            for (int64_t j = 0; j < width; j++) sum[j] += (double)term[i * width + j]; \
         } \
-        at += n; \
       } \
     } \
   }
@@ -93,8 +91,8 @@ static inline const float *operand_row(const struct binary *s, int o, int64_t at
     const struct binary *s = context; \
     float ba[UNIC_ROW], bb[UNIC_ROW], by[UNIC_ROW]; \
     uint16_t raw[UNIC_ROW]; \
-    for (int64_t at = begin; at < end; at += UNIC_ROW) { \
-      int64_t n = end - at < UNIC_ROW ? end - at : UNIC_ROW; \
+    for (int64_t at = begin, n; at < end; at += n) { \
+      n = unic_walk_step(&s->walk, at, end); \
       const float *as = operand_row(s, 1, at, n, s->a, ba, raw, !s->a); \
       const float *bs = operand_row(s, 2, at, n, s->b, bb, raw, !s->b); \
       float *ys = unic_walk_float_target(&s->walk, 0, at, n, s->to, s->dtype, by); \
@@ -159,22 +157,25 @@ static const void *constant_operand(const unic_kernel *k, int side, double *plac
 /* Does the gradient of `side` have to be summed over repeated positions? */
 static bool is_broadcast(const unic_kernel *k, int side) { return k->in[side].numel != k->out[0].numel; }
 
-enum { MOST_CHUNKS = 64 };
+enum { TASKS = 64 };
 
-static void repeat_sizes(const unic_kernel *k, int side, int64_t *kept, int64_t *repeats, int64_t *rows) {
-  *kept = k->in[side].numel;
-  *repeats = *kept ? k->out[0].numel / *kept : 0;
-  *rows = *kept < UNIC_WALK_CHUNK ? (UNIC_WALK_CHUNK + *kept - 1) / (*kept ? *kept : 1) : 1;
-  int64_t least = (*repeats + MOST_CHUNKS - 1) / MOST_CHUNKS;
-  if (*rows < least) *rows = least;
-  if (*rows < 1) *rows = 1;
+/* How the sums of a broadcast gradient are cut: about TASKS tasks, blocks of kept elements first, pieces of the repeats where those are few. */
+static void cut(const unic_kernel *k, int side, struct binary *s) {
+  s->kept = k->in[side].numel;
+  s->repeats = s->kept ? k->out[0].numel / s->kept : 0;
+  s->block = s->kept < UNIC_ROW ? (s->kept ? s->kept : 1) : UNIC_ROW;
+  s->blocks = (s->kept + s->block - 1) / s->block;
+  int64_t wanted = s->blocks && s->blocks < TASKS ? TASKS / s->blocks : 1, least = 2 * UNIC_WALK_CHUNK / s->block;
+  s->rows = (s->repeats + wanted - 1) / wanted;
+  if (s->rows < least) s->rows = least;
+  s->pieces = s->repeats ? (s->repeats + s->rows - 1) / s->rows : 1;
 }
 
 static int64_t partial_bytes(const unic_kernel *k, int side) {
   if (!k->din[side].present || !is_broadcast(k, side)) return 0;
-  int64_t kept, repeats, rows;
-  repeat_sizes(k, side, &kept, &repeats, &rows);
-  return ((repeats + rows - 1) / rows + 1) * kept * (int64_t)sizeof(double);
+  struct binary s;
+  cut(k, side, &s);
+  return s.pieces * s.kept * (int64_t)sizeof(double);
 }
 
 static unic_status plan(const unic_kernel *k, unic_plan *p) {
@@ -191,18 +192,25 @@ static void repeat_walk(struct binary *s, const unic_view *x, const unic_view *d
   int n = dy->ndim, at = 0;
   w->operands = 4;
   w->numel = dy->numel;
-  for (int pass = 0; pass < 2; pass++)
+  for (int pass = 0; pass < 2; pass++) {
+    bool fresh = true;   /* repeated and kept dimensions never merge: tasks count them apart */
     for (int d = 0; d < n; d++) {
       int from = d - (n - x->ndim);
       bool repeated = from < 0 || (x->shape[from] == 1 && dy->shape[d] != 1);
-      if (repeated != (pass == 0)) continue;
-      w->shape[at] = dy->shape[d];
+      if (repeated != (pass == 0) || dy->shape[d] == 1) continue;
+      int64_t stride[4];
+      bool joins = !fresh;
       for (int o = 0; o < 4; o++) {
         int f = d - (n - views[o]->ndim);
-        w->stride[o][at] = f < 0 || views[o]->shape[f] == 1 ? 0 : views[o]->stride[f];
+        stride[o] = f < 0 || views[o]->shape[f] == 1 ? 0 : views[o]->stride[f];
+        if (joins) joins = w->stride[o][at - 1] == stride[o] * dy->shape[d];
       }
-      at++;
+      if (joins) w->shape[at - 1] *= dy->shape[d];
+      else w->shape[at++] = dy->shape[d];
+      for (int o = 0; o < 4; o++) w->stride[o][at - 1] = stride[o];
+      fresh = false;
     }
+  }
   w->ndim = at;
   if (at == 0) {
     w->ndim = 1;
@@ -225,20 +233,18 @@ static unic_status one_gradient(const unic_kernel *k, int side, unic_body *loop,
     unic_parallel_for(s.walk.numel, UNIC_WALK_CHUNK, loop, &s);
     return UNIC_OK;
   }
-  repeat_sizes(k, side, &s.kept, &s.repeats, &s.rows);
-  int64_t chunks = s.repeats ? (s.repeats + s.rows - 1) / s.rows : 0;
+  cut(k, side, &s);
   s.partial = k->scratch;
   repeat_walk(&s, dx, &k->dout[0], &va, &vb);
-  unic_parallel_for(chunks, 1, sum_loop, &s);
-  /* dx is row-major or dense like x: its elements in row-major order of x's shape. */
-  for (int64_t e = 0; e < s.kept; e++) {
-    double total = 0;
-    for (int64_t chunk = 0; chunk < chunks; chunk++) total += s.partial[chunk * s.kept + e];
-    int64_t rest = e, to = 0;
-    for (int d = dx->ndim - 1; d >= 0; d--) { to += rest % dx->shape[d] * dx->stride[d]; rest /= dx->shape[d]; }
-    if (s.accumulate) total += unic_element_get(dx->data, dx->dtype, to);
-    unic_element_set(dx->data, dx->dtype, to, total);
-  }
+  unic_parallel_for(s.pieces * s.blocks, 1, sum_loop, &s);
+  for (int64_t p = 1; p < s.pieces; p++)
+    for (int64_t e = 0; e < s.kept; e++) s.partial[e] += s.partial[p * s.kept + e];
+  /* The sums stand in row-major order of x's shape. */
+  unic_view sums = *dx;
+  sums.data = s.partial;
+  sums.dtype = UNIC_F64;
+  unic_stride_fill(dx->ndim, dx->shape, UNIC_CONTIGUOUS, sums.stride);
+  unic_move_gradient(dx, &sums, s.accumulate);
   return UNIC_OK;
 }
 
@@ -290,14 +296,18 @@ static unic_status no_integers(const unic_kernel *k) {
   } \
   static void op##_##side##_sum_f64(void *context, int64_t begin, int64_t end) { \
     const struct binary *s = context; \
-    for (int64_t chunk = begin; chunk < end; chunk++) { \
-      double *sum = s->partial + chunk * s->kept; \
-      int64_t first = chunk * s->rows, last = first + s->rows < s->repeats ? first + s->rows : s->repeats; \
-      memset(sum, 0, (size_t)s->kept * sizeof *sum); \
-      for (int64_t i = first * s->kept; i < last * s->kept; i++) { \
-        const double a = number_or(s, 2, i, s->a), b = number_or(s, 3, i, s->b), dy = number_or(s, 1, i, s->dy); \
-        (void)a; (void)b; \
-        sum[i % s->kept] += (expression); \
+    for (int64_t task = begin; task < end; task++) { \
+      int64_t piece = task / s->blocks, k = task % s->blocks * s->block, width = s->kept - k < s->block ? s->kept - k : s->block; \
+      int64_t first = piece * s->rows, last = first + s->rows < s->repeats ? first + s->rows : s->repeats; \
+      for (int64_t j = 0; j < width; j++) { \
+        double sum = 0; \
+        for (int64_t r = first; r < last; r++) { \
+          int64_t i = r * s->kept + k + j; \
+          const double a = number_or(s, 2, i, s->a), b = number_or(s, 3, i, s->b), dy = number_or(s, 1, i, s->dy); \
+          (void)a; (void)b; \
+          sum += (expression); \
+        } \
+        s->partial[piece * s->kept + k + j] = sum; \
       } \
     } \
   }

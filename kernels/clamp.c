@@ -1,9 +1,7 @@
-/* clamp: y = min(max(x, min), max); dx = dy where min <= x <= max, 0 elsewhere (NaN passes through). Saved: x. Bits: any_threads.
- * where: y = cond ? a : b with broadcasting; each side gets dy where it was taken. Saved: cond. */
+/* clamp: y = min(max(x, min), max); dx = dy where min <= x <= max, 0 elsewhere (NaN passes through). Saved: x. Bits: any_threads. */
 #include "walk.h"
 
 enum { X, LOW, HIGH };
-enum { COND, A, B };
 
 struct clamp {
   unic_walk walk;              /* forward: y, x; backward: dx, dy, x */
@@ -116,97 +114,6 @@ static const unic_op op_clamp = {
   .saves = "x", .grads = "x", .layouts = "x:dense", .shape = clamp_shape, .cpu = {clamp_run, clamp_back, clamp_reference, clamp_reference_back},
   .flags = UNIC_OP_METHOD};
 
-/* ---------------------------------------------------------------- where */
-
-static unic_status where_shape(unic_call *c) {
-  const unic_tensor *cond = c->in[COND];
-  int ndim = cond->ndim;
-  int64_t dims[UNIC_MAX_RANK];
-  if (!c->in[A] && !c->in[B]) return unic_fail_arg(c, A, "both values are numbers, expected at least one tensor");
-  memcpy(dims, cond->shape, sizeof dims);
-  for (int i = A; i <= B; i++) {
-    const unic_tensor *t = c->in[i];
-    char text[160];
-    if (t && !unic_shape_broadcast(&ndim, dims, t->ndim, t->shape))
-      return unic_fail_arg(c, i, "shape %s does not broadcast to the others'", unic_shape_describe(t->ndim, t->shape, text, sizeof text));
-  }
-  unic_out(c, 0, c->type, ndim, dims);
-  return UNIC_OK;
-}
-
-struct where { unic_view y, cond, a, b; double na, nb; bool has_a, has_b; };
-
-static int64_t place(const unic_view *v, int ndim, const int64_t *index) {
-  int64_t at = 0;
-  for (int d = 0; d < v->ndim; d++) if (v->shape[d] != 1) at += index[d + ndim - v->ndim] * v->stride[d];
-  return at;
-}
-
-static void where_rows(void *context, int64_t begin, int64_t end) {
-  const struct where *w = context;
-  int n = w->y.ndim;
-  int64_t size = unic_dtype_size(w->y.dtype);
-  for (int64_t i = begin; i < end; i++) {
-    int64_t index[UNIC_MAX_RANK], rest = i;
-    for (int d = n - 1; d >= 0; d--) { index[d] = rest % w->y.shape[d]; rest /= w->y.shape[d]; }
-    bool yes = ((const uint8_t *)w->cond.data)[place(&w->cond, n, index)] != 0;
-    if (yes ? w->has_a : w->has_b) {
-      const unic_view *v = yes ? &w->a : &w->b;
-      memcpy((char *)w->y.data + i * size, (const char *)v->data + place(v, n, index) * size, (size_t)size);
-    } else {
-      unic_element_set(w->y.data, w->y.dtype, i, yes ? w->na : w->nb);
-    }
-  }
-}
-
-static unic_status where_forward(const unic_kernel *k) {
-  struct where w = {k->out[0], k->in[COND], k->in[A], k->in[B], k->arg[A].number, k->arg[B].number, k->in[A].present, k->in[B].present};
-  unic_parallel_for(k->out[0].numel, 1 << 14, where_rows, &w);
-  return UNIC_OK;
-}
-
-/* Gradients are summed into a row of doubles per side (broadcast sides are small or equal to y), in row-major order of y. */
-static int64_t where_scratch(const unic_kernel *k, int i) { return k->din[i].present ? k->din[i].numel * (int64_t)sizeof(double) : 0; }
-
-static unic_status where_plan(const unic_kernel *k, unic_plan *p) {
-  if (k->backward) p->scratch = where_scratch(k, A) > where_scratch(k, B) ? where_scratch(k, A) : where_scratch(k, B);
-  return UNIC_OK;
-}
-
-static unic_status where_backward(const unic_kernel *k) {
-  int n = k->dout[0].ndim;
-  for (int side = A; side <= B; side++) {
-    const unic_view *dx = &k->din[side];
-    if (!dx->present || dx->numel == 0) continue;
-    double *sum = k->scratch;
-    unic_view dense = *dx;
-    unic_stride_fill(dx->ndim, dx->shape, UNIC_CONTIGUOUS, dense.stride);
-    memset(sum, 0, (size_t)dx->numel * sizeof *sum);
-    for (int64_t i = 0; i < k->dout[0].numel; i++) {
-      int64_t index[UNIC_MAX_RANK], rest = i, from = 0;
-      for (int d = n - 1; d >= 0; d--) {
-        index[d] = rest % k->dout[0].shape[d];
-        rest /= k->dout[0].shape[d];
-        from += index[d] * k->dout[0].stride[d];
-      }
-      bool yes = ((const uint8_t *)k->in[COND].data)[place(&k->in[COND], n, index)] != 0;
-      if (yes == (side == A)) sum[place(&dense, n, index)] += unic_element_get(k->dout[0].data, k->dout[0].dtype, from);
-    }
-    for (int64_t e = 0; e < dx->numel; e++) {
-      int64_t rest = e, to = 0;
-      for (int d = dx->ndim - 1; d >= 0; d--) { to += rest % dx->shape[d] * dx->stride[d]; rest /= dx->shape[d]; }
-      unic_element_set(dx->data, dx->dtype, to, sum[e] + (k->accumulate[side] ? unic_element_get(dx->data, dx->dtype, to) : 0));
-    }
-  }
-  return UNIC_OK;
-}
-
-static const unic_op op_where = {
-  .name = "where", .signature = "cond: tensor<bool>, a: operand, b: operand -> y",
-  .doc = "Element by element, with broadcasting: a where cond is true, b elsewhere.\n  cond  bool\n  a, b  tensors of one dtype, or a tensor and a number",
-  .saves = "cond", .grads = "a b", .layouts = "cond:any a:any b:any", .shape = where_shape, .plan = where_plan, .cpu = {where_forward, where_backward},
-  .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
-
-UNIC_OPS(clamp, &op_clamp, &op_where);
+UNIC_OPS(clamp, &op_clamp);
 
 #endif

@@ -107,32 +107,35 @@ static inline void unic_row_put(void *p, int dtype, int64_t at, int64_t n, const
  * 32 x 32 -> 64 bits; what gathers in the high halves is never read. (The compiler's own vectorisation multiplies even and odd words apart and
  * shuffles them back each round: four times slower.) */
 static inline void unic_random_32(uint64_t seed, uint64_t block, uint32_t *restrict out) {
-  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
-  __m256i c0[2], c1[2], c2[2], c3[2];
+  const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57), zero = _mm256_setzero_si256();
+  __m256i a0 = _mm256_add_epi64(_mm256_set1_epi64x((int64_t)block), _mm256_set_epi64x(3, 2, 1, 0)), b0 = _mm256_add_epi64(a0, _mm256_set1_epi64x(4));
+  __m256i a1 = _mm256_srli_epi64(a0, 32), a2 = zero, a3 = zero, b1 = _mm256_srli_epi64(b0, 32), b2 = zero, b3 = zero, p, q;
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  for (int v = 0; v < 2; v++) {
-    c0[v] = _mm256_add_epi64(_mm256_set1_epi64x((int64_t)(block + 4 * (uint64_t)v)), _mm256_set_epi64x(3, 2, 1, 0));
-    c1[v] = _mm256_srli_epi64(c0[v], 32);
-    c2[v] = c3[v] = _mm256_setzero_si256();
-  }
+  #define ROUND(c0, c1, c2, c3) \
+    p = _mm256_mul_epu32(c0, m0); \
+    q = _mm256_mul_epu32(c2, m1); \
+    c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(q, 32), c1), x); \
+    c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p, 32), c3), y); \
+    c1 = q; \
+    c3 = p
   for (int round = 0; round < 10; round++) {
-    const __m256i a = _mm256_set1_epi64x(k0), b = _mm256_set1_epi64x(k1);
-    for (int v = 0; v < 2; v++) {
-      __m256i p0 = _mm256_mul_epu32(c0[v], m0), p1 = _mm256_mul_epu32(c2[v], m1);
-      c0[v] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1[v]), a);
-      c2[v] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3[v]), b);
-      c1[v] = p1;
-      c3[v] = p0;
-    }
+    const __m256i x = _mm256_set1_epi64x(k0), y = _mm256_set1_epi64x(k1);
+    ROUND(a0, a1, a2, a3);
+    ROUND(b0, b1, b2, b3);
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  for (int v = 0; v < 2; v++) {
-    __m256i low = _mm256_blend_epi32(c0[v], _mm256_slli_epi64(c1[v], 32), 0xAA), high = _mm256_blend_epi32(c2[v], _mm256_slli_epi64(c3[v], 32), 0xAA);
-    __m256i even = _mm256_unpacklo_epi64(low, high), odd = _mm256_unpackhi_epi64(low, high);   /* blocks 0 | 2 and 1 | 3 */
-    _mm256_storeu_si256((__m256i *)(void *)(out + 16 * v), _mm256_permute2x128_si256(even, odd, 0x20));
-    _mm256_storeu_si256((__m256i *)(void *)(out + 16 * v + 8), _mm256_permute2x128_si256(even, odd, 0x31));
-  }
+  #undef ROUND
+  #define GIVE(c0, c1, c2, c3, to) \
+    p = _mm256_blend_epi32(c0, _mm256_slli_epi64(c1, 32), 0xAA); \
+    q = _mm256_blend_epi32(c2, _mm256_slli_epi64(c3, 32), 0xAA); \
+    c0 = _mm256_unpacklo_epi64(p, q);   /* blocks 0 | 2 and 1 | 3 */ \
+    c1 = _mm256_unpackhi_epi64(p, q); \
+    _mm256_storeu_si256((__m256i *)(void *)(to), _mm256_permute2x128_si256(c0, c1, 0x20)); \
+    _mm256_storeu_si256((__m256i *)(void *)((to) + 8), _mm256_permute2x128_si256(c0, c1, 0x31))
+  GIVE(a0, a1, a2, a3, out);
+  GIVE(b0, b1, b2, b3, out + 16);
+  #undef GIVE
 }
 #endif
 

@@ -13,43 +13,43 @@
 
 /* ---------------------------------------------------------------- the functions the rows are written in */
 
-static inline float m_exp_f32(float x) { return unic_expf(x); }
-static inline double m_exp_f64(double x) { return exp(x); }
-static inline float m_log_f32(float x) { return unic_logf(x); }
-static inline double m_log_f64(double x) { return log(x); }
-static inline float m_log1p_f32(float x) { return unic_log1pf(x); }
-static inline double m_log1p_f64(double x) { return log1p(x); }
-static inline float m_sqrt_f32(float x) { return sqrtf(x); }
-static inline double m_sqrt_f64(double x) { return sqrt(x); }
-static inline float m_sin_f32(float x) { return unic_sinf(x); }
-static inline double m_sin_f64(double x) { return sin(x); }
-static inline float m_cos_f32(float x) { return unic_cosf(x); }
-static inline double m_cos_f64(double x) { return cos(x); }
-static inline float m_tanh_f32(float x) { return unic_tanhf(x); }
-static inline double m_tanh_f64(double x) { return tanh(x); }
-static inline float m_sigmoid_f32(float x) { return unic_sigmoidf(x); }
-static inline double m_sigmoid_f64(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
-static inline float m_cdf_f32(float x) { return unic_normal_cdff(x); }
-static inline double m_cdf_f64(double x) { return 0.5 * erfc(-x * 0.70710678118654752440); }
-static inline float m_pdf_f32(float x) { return unic_normal_pdff(x); }
-static inline double m_pdf_f64(double x) { return 0.39894228040143267794 * exp(-0.5 * x * x); }
-static inline float m_erf_f32(float x) { return unic_erff(x); }
-static inline double m_erf_f64(double x) { return erf(x); }
-static inline float m_pow_f32(float a, float b) { return unic_powf(a, b); }
-static inline double m_pow_f64(double a, double b) { return pow(a, b); }
-static inline float m_floor_f32(float x) { return floorf(x); }
-static inline double m_floor_f64(double x) { return floor(x); }
-static inline float m_ceil_f32(float x) { return ceilf(x); }
-static inline double m_ceil_f64(double x) { return ceil(x); }
-static inline float m_round_f32(float x) { return rintf(x); }
-static inline double m_round_f64(double x) { return rint(x); }
-static inline float m_abs_f32(float x) { return fabsf(x); }
-static inline double m_abs_f64(double x) { return fabs(x); }
+UNIC_PRECISE float m_exp_f32(float x) { return unic_expf(x); }
+UNIC_PRECISE double m_exp_f64(double x) { return exp(x); }
+UNIC_PRECISE float m_log_f32(float x) { return unic_logf(x); }
+UNIC_PRECISE double m_log_f64(double x) { return log(x); }
+UNIC_PRECISE float m_log1p_f32(float x) { return unic_log1pf(x); }
+UNIC_PRECISE double m_log1p_f64(double x) { return log1p(x); }
+UNIC_PRECISE float m_sqrt_f32(float x) { return sqrtf(x); }
+UNIC_PRECISE double m_sqrt_f64(double x) { return sqrt(x); }
+UNIC_PRECISE float m_sin_f32(float x) { return unic_sinf(x); }
+UNIC_PRECISE double m_sin_f64(double x) { return sin(x); }
+UNIC_PRECISE float m_cos_f32(float x) { return unic_cosf(x); }
+UNIC_PRECISE double m_cos_f64(double x) { return cos(x); }
+UNIC_PRECISE float m_tanh_f32(float x) { return unic_tanhf(x); }
+UNIC_PRECISE double m_tanh_f64(double x) { return tanh(x); }
+UNIC_PRECISE float m_sigmoid_f32(float x) { return unic_sigmoidf(x); }
+UNIC_PRECISE double m_sigmoid_f64(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
+UNIC_PRECISE float m_cdf_f32(float x) { return unic_normal_cdff(x); }
+UNIC_PRECISE double m_cdf_f64(double x) { return 0.5 * erfc(-x * 0.70710678118654752440); }
+UNIC_PRECISE float m_pdf_f32(float x) { return unic_normal_pdff(x); }
+UNIC_PRECISE double m_pdf_f64(double x) { return 0.39894228040143267794 * exp(-0.5 * x * x); }
+UNIC_PRECISE float m_erf_f32(float x) { return unic_erff(x); }
+UNIC_PRECISE double m_erf_f64(double x) { return erf(x); }
+UNIC_PRECISE float m_pow_f32(float a, float b) { return unic_powf(a, b); }
+UNIC_PRECISE double m_pow_f64(double a, double b) { return pow(a, b); }
+UNIC_PRECISE float m_floor_f32(float x) { return floorf(x); }
+UNIC_PRECISE double m_floor_f64(double x) { return floor(x); }
+UNIC_PRECISE float m_ceil_f32(float x) { return ceilf(x); }
+UNIC_PRECISE double m_ceil_f64(double x) { return ceil(x); }
+UNIC_PRECISE float m_round_f32(float x) { return rintf(x); }
+UNIC_PRECISE double m_round_f64(double x) { return rint(x); }
+UNIC_PRECISE float m_abs_f32(float x) { return fabsf(x); }
+UNIC_PRECISE double m_abs_f64(double x) { return fabs(x); }
 /* d/da a^b and d/db a^b with the conventions 0^0 = 1, and no NaN from 0 * inf where the factor is 0. */
-static inline float m_powa_f32(float a, float b) { return b == 0 ? 0 : b * unic_powf(a, b - 1); }
-static inline double m_powa_f64(double a, double b) { return b == 0 ? 0 : b * pow(a, b - 1); }
-static inline float m_powb_f32(float a, float b) { return a == 0 && b >= 0 ? 0 : unic_powf(a, b) * unic_logf(a); }
-static inline double m_powb_f64(double a, double b) { return a == 0 && b >= 0 ? 0 : pow(a, b) * log(a); }
+UNIC_PRECISE float m_powa_f32(float a, float b) { return b == 0 ? 0 : b * unic_powf(a, b - 1); }
+UNIC_PRECISE double m_powa_f64(double a, double b) { return b == 0 ? 0 : b * pow(a, b - 1); }
+UNIC_PRECISE float m_powb_f32(float a, float b) { return a == 0 && b >= 0 ? 0 : unic_powf(a, b) * unic_logf(a); }
+UNIC_PRECISE double m_powb_f64(double a, double b) { return a == 0 && b >= 0 ? 0 : pow(a, b) * log(a); }
 
 /* ---------------------------------------------------------------- the rows */
 

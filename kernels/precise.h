@@ -7,10 +7,13 @@
 
 #include "loops.h"
 
+/* A call left in a loop keeps it from being vectorised, and these are larger than what the compiler takes in by itself. */
+#define UNIC_PRECISE static inline __attribute__((always_inline))
+
 /* ---------------------------------------------------------------- f64, for what needs more than f32 on the way */
 
 /* log of a positive, normal, finite number: within 2 ulp. */
-static inline double unic_log_normal(double x) {
+UNIC_PRECISE double unic_log_normal(double x) {
   uint64_t u;
   memcpy(&u, &x, 8);
   /* x = 2^k m with m in [sqrt(1/2), sqrt(2)): shift the exponent's carry to where the mantissa passes sqrt(1/2). */
@@ -38,7 +41,7 @@ static inline double unic_log_normal(double x) {
 }
 
 /* sin and cos of r in [-pi/4, pi/4], within 1 ulp. */
-static inline double unic_sin_small(double r) {
+UNIC_PRECISE double unic_sin_small(double r) {
   double z = r * r, p = -1.0 / 1307674368000.0;
   p = p * z + 1.0 / 6227020800.0;
   p = p * z - 1.0 / 39916800.0;
@@ -48,7 +51,7 @@ static inline double unic_sin_small(double r) {
   p = p * z - 1.0 / 6.0;
   return r + r * z * p;
 }
-static inline double unic_cos_small(double r) {
+UNIC_PRECISE double unic_cos_small(double r) {
   double z = r * r, p = 1.0 / 20922789888000.0;
   p = p * z - 1.0 / 87178291200.0;
   p = p * z + 1.0 / 479001600.0;
@@ -60,7 +63,7 @@ static inline double unic_cos_small(double r) {
 }
 
 /* The quadrant of q (a whole number below 2^51) as an integer, by adding 1.5 2^52: the low bits of the sum are q's. */
-static inline uint64_t unic_low_bits(double q) {
+UNIC_PRECISE uint64_t unic_low_bits(double q) {
   double shifted = q + 6755399441055744.0;
   uint64_t u;
   memcpy(&u, &shifted, 8);
@@ -68,7 +71,7 @@ static inline uint64_t unic_low_bits(double q) {
 }
 
 /* sin(2 pi w) and cos(2 pi w) for w in [0, 1), within 2 ulp: the reduction is exact. */
-static inline void unic_sincos_turns(double w, double *sine, double *cosine) {
+UNIC_PRECISE void unic_sincos_turns(double w, double *sine, double *cosine) {
   double q = rint(4 * w), r = (4 * w - q) * 1.5707963267948966;
   uint64_t quadrant = unic_low_bits(q);
   double s = unic_sin_small(r), c = unic_cos_small(r);
@@ -78,7 +81,7 @@ static inline void unic_sincos_turns(double w, double *sine, double *cosine) {
 }
 
 /* exp of t in [-745, 709] to 1e-14; beyond that 0 or inf as f32 sees them. */
-static inline double unic_exp_wide(double t) {
+UNIC_PRECISE double unic_exp_wide(double t) {
   double c = t < -700 ? -700 : t > 700 ? 700 : t;
   double k = rint(c * 1.4426950408889634), r = c - k * 6.93147180369123816490e-01;
   r -= k * 1.90821492927058770002e-10;
@@ -104,7 +107,7 @@ static inline double unic_exp_wide(double t) {
 /* ---------------------------------------------------------------- f32 */
 
 /* log, within 1 ulp. */
-static inline float unic_logf(float x) {
+UNIC_PRECISE float unic_logf(float x) {
   /* Subnormal numbers are brought into range first. */
   bool tiny = x < 1.17549435e-38f;
   float y = tiny ? x * 8388608.0f : x;
@@ -125,25 +128,28 @@ static inline float unic_logf(float x) {
 }
 
 /* log(1 + x), within 2 ulp: the rounding of 1 + x is made good. */
-static inline float unic_log1pf(float x) {
+UNIC_PRECISE float unic_log1pf(float x) {
   float u = 1 + x, lost = x - (u - 1);
   float y = unic_logf(u) + (u > 0 && u < (float)INFINITY ? lost / u : 0);
   return x == 0 ? x : y;
 }
 
 /* x (a float) times 2/pi, modulo 4 quarter turns: 2/pi in pieces of 28 bits, so that each product is exact, and so is its remainder. */
-static inline double unic_quarter_turns(double x) {
-  static const double piece[7] = {0xA2F9836p-28, 0xE4E4415p-56, 0x29FC275p-84, 0x7D1F534p-112, 0xDDC0DB6p-140, 0x295993Cp-168, 0x439041Fp-196};
-  double sum = 0;
-  for (int i = 0; i < 7; i++) {
-    double p = x * piece[i];
-    sum += p - 4 * rint(0.25 * p);
-  }
+UNIC_PRECISE double unic_quarter_turns(double x) {
+  #define PIECE(c) (p = x * (c), p - 4 * rint(0.25 * p))
+  double p, sum = PIECE(0xA2F9836p-28);
+  sum += PIECE(0xE4E4415p-56);
+  sum += PIECE(0x29FC275p-84);
+  sum += PIECE(0x7D1F534p-112);
+  sum += PIECE(0xDDC0DB6p-140);
+  sum += PIECE(0x295993Cp-168);
+  sum += PIECE(0x439041Fp-196);
+  #undef PIECE
   return sum;
 }
 
 /* sin(x + turn pi/2) in f64, rounded once: within 0.51 ulp for |x| <= 1e5, 1 ulp beyond. */
-static inline float unic_sin_quadrant(float x, uint64_t turn) {
+UNIC_PRECISE float unic_sin_quadrant(float x, uint64_t turn) {
   double d = (double)x, q = rint(d * 0.63661977236758134);
   double r = d - q * 1.57079632673412561417e+00;
   r -= q * 6.07710050650619224932e-11;
@@ -155,11 +161,11 @@ static inline float unic_sin_quadrant(float x, uint64_t turn) {
   double s = unic_sin_small(r), c = unic_cos_small(r), v = quadrant & 1 ? c : s;
   return (float)(quadrant & 2 ? -v : v);
 }
-static inline float unic_sinf(float x) { return x == 0 ? x : unic_sin_quadrant(x, 0); }
-static inline float unic_cosf(float x) { return unic_sin_quadrant(x, 1); }
+UNIC_PRECISE float unic_sinf(float x) { return x == 0 ? x : unic_sin_quadrant(x, 0); }
+UNIC_PRECISE float unic_cosf(float x) { return unic_sin_quadrant(x, 1); }
 
 /* erf, within 2 ulp: its series near zero, 1 - erfc elsewhere. */
-static inline float unic_erff(float x) {
+UNIC_PRECISE float unic_erff(float x) {
   float a = fabsf(x), z = x * x;
   float tail = unic_erfcxf(a) * unic_expf(-z), big = 1 - tail;
   float p = -1.0f / 75600.0f;
@@ -174,7 +180,7 @@ static inline float unic_erff(float x) {
 }
 
 /* a^b, within 1 ulp, with the conventions of C's pow. */
-static inline float unic_powf(float a, float b) {
+UNIC_PRECISE float unic_powf(float a, float b) {
   double x = fabs((double)a), y = (double)b;
   bool zero = x == 0, infinite = x > 3.5e38, nan = a != a || b != b;
   double l = zero ? -(double)INFINITY : infinite ? (double)INFINITY : unic_log_normal(zero || infinite || nan ? 1.0 : x);

@@ -117,6 +117,15 @@ static inline bool unic_walk_flat(const unic_walk *w) {
   return true;
 }
 
+/* How many elements from `at` on to take at once: UNIC_ROW at most, and not beyond the innermost row when that is long enough to be worth its own
+ * turn (rows that lie side by side are then used in place). */
+static inline int64_t unic_walk_step(const unic_walk *w, int64_t at, int64_t end) {
+  int64_t n = end - at < UNIC_ROW ? end - at : UNIC_ROW, inner = w->shape[w->ndim - 1];
+  if (w->ndim == 1 || inner < 128) return n;
+  int64_t left = inner - at % inner;
+  return left < n ? left : n;
+}
+
 /* Where element `at` of the walk lies in operand o; *left: how many elements follow in its innermost row (itself included). */
 static inline int64_t unic_walk_find(const unic_walk *w, int o, int64_t at, int64_t *index, int64_t *left) {
   int64_t where = 0;

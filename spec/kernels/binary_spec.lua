@@ -24,7 +24,6 @@ for _, name in ipairs { "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logi
 end
 ops.check("clamp", { { x = { 3, 5 }, min = -0.7, max = 0.6 }, { x = { 2, 901 }, max = 0.5 } },
   { errors = { { { x = { 2 } }, "neither min nor max" }, { { x = { 2 }, min = 2, max = 1 }, "argument 'min'" } } })
-ops.check("where", { { cond = ops.bools { 3, 5 }, a = { 3, 5 }, b = { 5 } }, { cond = ops.bools { 3, 1 }, a = { 4 }, b = 0.5 } })
 
 describe("binary operations", function()
   it("count in 64 bits", function()
