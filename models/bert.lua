@@ -3,12 +3,14 @@
 --   bert.bert_base{vocab = 30522}      12 x 768: ids [N,L], mask [N,L] -> [N,L,768]
 --   bert.bert_small{vocab = 1000}      2 x 128, for the built-in set
 -- @module unic.models.bert
+local arguments = require "unic.arguments"
 local nn = require "unic.nn"
-local tensor = require "unic.tensor"
 local core = require "unic.core"
 local ops = core.ops.call
 
 local bert = {}
+
+local SIZE, SHARE = { "integer", least = 1 }, { "number", least = 0, most = 1 }
 
 local function linear(from, to, options)
   local l = nn.Linear(from, to, options)
@@ -102,14 +104,15 @@ bert.Bert = nn.class "BertModel"
 -- `dropout` (0.1), `attention_dropout` (0.1), `eps` (1e-12), `padding` (0, the id of [PAD])
 function bert.Bert:init(options)
   local o = {}
-  for key, value in pairs(tensor.options("bert", options, {
-    vocab = true, width = true, depth = true, heads = true, hidden = true, positions = true, types = true, dropout = true, attention_dropout = true,
-    eps = true, padding = true,
+  for key, value in pairs(arguments.options("bert", options, {
+    vocab = SIZE, width = SIZE, depth = SIZE, heads = SIZE, hidden = SIZE, positions = SIZE, types = SIZE, dropout = SHARE, attention_dropout = SHARE,
+    eps = "number", padding = "integer",
   })) do o[key] = value end
   for key, value in pairs { width = 768, depth = 12, heads = 12, hidden = 3072, positions = 512, types = 2, dropout = 0.1, attention_dropout = 0.1, eps = 1e-12, padding = 0 } do
     if o[key] == nil then o[key] = value end
   end
   if not o.vocab then core.fail "[bert] argument 'vocab': it is missing, expected the number of tokens" end
+  if o.width % o.heads ~= 0 then core.fail(("[bert] argument 'heads': %d was given, expected a divisor of the width %d"):format(o.heads, o.width)) end
   self.features, self.positions = o.width, o.positions
   self.embeddings = Embeddings(o)
   self.encoder = Encoder(o)
@@ -150,7 +153,7 @@ local function named(defaults)
   return function(options)
     local all = {}
     for key, value in pairs(defaults) do all[key] = value end
-    for key, value in pairs(options or {}) do all[key] = value end
+    for key, value in pairs(arguments.default("bert", "options", options, "table", {})) do all[key] = value end
     return bert.Bert(all)
   end
 end

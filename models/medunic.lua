@@ -4,9 +4,9 @@
 --   P_l (proj_l)   text features  -> joint space, used by CVL and for zero-shot prompts
 --   P_d (proj_d)   text features  -> the space of CTR
 -- @module unic.models.medunic
+local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local core = require "unic.core"
-local tensor = require "unic.tensor"
 local resnet = require "unic.models.resnet"
 local vit = require "unic.models.vit"
 local bert = require "unic.models.bert"
@@ -27,16 +27,20 @@ local function pick(kind, name, from)
   core.fail(("[medunic] argument '%s': there is no '%s'%s"):format(kind, tostring(name), hint))
 end
 
+local SIZE = { "integer", least = 1 }
+
 local Medunic = nn.class "Medunic"
 
 --- @param options `vision` and `text` (names of encoders), `vocab` (number of tokens), `channels` (of the pictures), `size` (their side), `dim` (512,
 -- joint space), `ctr_dim` (512), `hidden` (2048, of the projectors), `pool` ("cls" or "mean", of the text), `dropout` (0.1, of the text encoder),
 -- `position_map` (false; small networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart)
 function Medunic:init(options)
-  local o = tensor.options("medunic", options, {
-    vision = true, text = true, vocab = true, channels = true, size = true, dim = true, ctr_dim = true, hidden = true, pool = true, dropout = true,
-    position_map = true,
+  local o = arguments.options("medunic", options, {
+    vision = "string", text = "string", vocab = SIZE, channels = SIZE, size = SIZE, dim = SIZE, ctr_dim = SIZE, hidden = SIZE,
+    pool = { "choice", "cls", "mean" }, dropout = { "number", least = 0, most = 1 }, position_map = "boolean",
   })
+  arguments.check("medunic", "vision", o.vision, "string")
+  arguments.check("medunic", "text", o.text, "string")
   local is_vit = o.vision:find "^vit" ~= nil
   self.image_encoder = pick("vision", o.vision, VISION)(is_vit and { channels = o.channels, size = o.size } or { channels = o.channels })
   self.text_encoder = pick("text", o.text, TEXT) { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout }
@@ -44,7 +48,7 @@ function Medunic:init(options)
   local features = self.image_encoder.features
   if o.position_map then
     if is_vit then core.fail "[medunic] argument 'position_map': it needs a convolutional encoder" end
-    local side = math.ceil(o.size / 16)
+    local side = math.ceil(arguments.check("medunic", "size", o.size, SIZE) / 16)
     self.reduce = nn.Conv2d(features, 16, 1)
     self.mix = nn.Linear(features + 16 * side * side, 2 * features, { activation = "relu" })
     features = 2 * features

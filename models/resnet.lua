@@ -3,12 +3,14 @@
 --   resnet.resnet50()                          [N,3,H,W] -> [N,2048] (features; the classifier comes with `classes = n`)
 --   resnet.resnet_small{channels = 1}          16-32-64-128, one block a stage, for small pictures such as the built-in set's
 -- @module unic.models.resnet
+local arguments = require "unic.arguments"
 local nn = require "unic.nn"
-local tensor = require "unic.tensor"
 local core = require "unic.core"
 local ops = core.ops.call
 
 local resnet = {}
+
+local SIZE = { "integer", least = 1 }
 
 -- torchvision: convolutions from N(0, 2 / fan_out), norms at 1 and 0.
 local function conv(from, to, kernel, stride)
@@ -64,7 +66,7 @@ resnet.Resnet = nn.class "Resnet"
 -- @param options `channels` (3, of the picture), `width` (64, of the first stage), `classes` (none: features), `stem` (7: the 7x7 stem with its
 -- max-pool; 5: a 5x5 convolution with stride 2 alone, for small pictures)
 function resnet.Resnet:init(block, depths, options)
-  options = tensor.options("resnet", options, { channels = true, width = true, classes = true, stem = true })
+  options = arguments.options("resnet", options, { channels = SIZE, width = SIZE, classes = SIZE, stem = SIZE })
   local width = options.width or 64
   local stem = options.stem or 7
   self.conv1, self.bn1 = conv(options.channels or 3, width, stem, 2), nn.BatchNorm2d(width)
@@ -117,7 +119,7 @@ end
 
 --- The network of the built-in set: 16-32-64-128, one basic block a stage, 5x5 stem with stride 2; [N,128] and a map of 1/16 of the side.
 function resnet.resnet_small(options)
-  options = tensor.options("resnet_small", options, { channels = true, classes = true, width = true })
+  options = arguments.options("resnet_small", options, { channels = SIZE, classes = SIZE, width = SIZE })
   return resnet.Resnet(resnet.BasicBlock, { 1, 1, 1, 1 }, { channels = options.channels or 1, width = options.width or 16, classes = options.classes, stem = 5 })
 end
 

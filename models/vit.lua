@@ -3,6 +3,7 @@
 --   vit.vit_b16()     12 x 768, 12 heads, patches of 16: [N,3,224,224] -> [N,768] (the final norm's class token)
 --   vit.vit_l32()     24 x 1024, 16 heads, patches of 32
 -- @module unic.models.vit
+local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local tensor = require "unic.tensor"
 local core = require "unic.core"
@@ -10,6 +11,8 @@ local ops = core.ops.call
 local make = tensor.exports
 
 local vit = {}
+
+local SIZE, SHARE = { "integer", least = 1 }, { "number", least = 0, most = 1 }
 
 local function small_init(linear)
   ops.normal_(linear.weight:detach(), 0, 0.02)
@@ -58,7 +61,9 @@ vit.Vit = nn.class "Vit"
 --- @param options `size` (224), `patch` (16), `channels` (3), `width` (768), `depth` (12), `heads` (12), `mlp` (4, the hidden layer is that much
 -- wider), `dropout` (0), `drop_path` (0; rises linearly over depth to this)
 function vit.Vit:init(options)
-  options = tensor.options("vit", options, { size = true, patch = true, channels = true, width = true, depth = true, heads = true, mlp = true, dropout = true, drop_path = true })
+  options = arguments.options("vit", options, {
+    size = SIZE, patch = SIZE, channels = SIZE, width = SIZE, depth = SIZE, heads = SIZE, mlp = "number", dropout = SHARE, drop_path = SHARE,
+  })
   local size, patch, width, depth = options.size or 224, options.patch or 16, options.width or 768, options.depth or 12
   if size % patch ~= 0 then core.fail(("[vit] argument 'size': %d is no multiple of the patch size %d"):format(size, patch)) end
   local tokens = (size / patch) ^ 2
@@ -97,7 +102,7 @@ local function named(defaults)
   return function(options)
     local all = {}
     for key, value in pairs(defaults) do all[key] = value end
-    for key, value in pairs(options or {}) do all[key] = value end
+    for key, value in pairs(arguments.default("vit", "options", options, "table", {})) do all[key] = value end
     return vit.Vit(all)
   end
 end

@@ -257,7 +257,11 @@ static int table_columns(lua_State *L) {
 }
 
 static int64_t check_row(lua_State *L, const unic_table *table) {
-  lua_Number row = luaL_checknumber(L, 2);
+  if (lua_type(L, 2) != LUA_TNUMBER) {
+    unic_fail("argument 'row': %s, expected a whole number from 1 to %lld", unic_door_kind(L, 2), (long long)unic_table_rows(table));
+    unic_files_raise(L, UNIC_ERROR, "csv");
+  }
+  lua_Number row = lua_tonumber(L, 2);
   if (!(row >= 1 && row <= (lua_Number)unic_table_rows(table)) || row != (lua_Number)(int64_t)row) {
     unic_fail("argument 'row': %.17g, expected a whole number from 1 to %lld", row, (long long)unic_table_rows(table));
     unic_files_raise(L, UNIC_ERROR, "csv");

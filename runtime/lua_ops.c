@@ -146,13 +146,20 @@ static unic_status read_options(lua_State *L, const unic_op_info *info, int inde
   return UNIC_OK;
 }
 
-/* A table is a value where the signature wants a list, and options everywhere else. */
+/* A table is a value where the signature wants a list, and options everywhere else; one with numbered members, or in the place of an argument
+   that must be there, is a mistake that the argument's own sentence tells best. */
 static bool is_options(lua_State *L, const unic_op_info *info, int i, int index) {
   if (lua_type(L, index) != LUA_TTABLE) return false;
   if (i >= info->nargs) return true;
   unic_kind kind = info->args[i].kind;
-  if (kind != UNIC_KIND_TENSORS && kind != UNIC_KIND_INTS) return true;
   if (lua_objlen(L, index) > 0) return false;
+  if (kind != UNIC_KIND_TENSORS && kind != UNIC_KIND_INTS) {
+    const unic_arg_info *a = &info->args[i];
+    lua_pushnil(L);
+    const bool empty = !lua_next(L, index);
+    if (!empty) lua_pop(L, 2);
+    return !empty || a->optional || a->has_default;
+  }
   lua_pushnil(L);
   if (!lua_next(L, index)) return false;   /* {}: an empty list */
   lua_pop(L, 2);

@@ -118,7 +118,7 @@ static void keep_returned(lua_State *L, int index, unic_scope *to, int depth) {
 
 /* scope(fn, ...) -> what fn returns; every other tensor that fn made is freed, parameters, buffers and gradients excepted. */
 static int run_scope(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  unic_door_function(L, 1, "scope");
   unic_scope own = {.parent = scope, .line = unic_call_up.line ? unic_call_up.line() : 0};
   scope = &own;
   int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
@@ -285,10 +285,24 @@ static int tensor_empty(lua_State *L) {
   UNIC_DOOR(L, unic_door_shape(L, 1, "empty", &ndim, shape));
   if (!lua_isnoneornil(L, 2)) UNIC_DOOR(L, unic_door_dtype(L, 2, "empty", "dtype", &dtype));
   UNIC_DOOR(L, unic_door_device(L, 3, &device));
-  const char *layout = luaL_optstring(L, 4, "contiguous");
-  UNIC_DOOR(L, unic_tensor_new(device, dtype, ndim, shape, strcmp(layout, "channels_last") == 0 ? UNIC_CHANNELS_LAST : UNIC_CONTIGUOUS, 0, &t));
+  const char *layout = lua_type(L, 4) == LUA_TSTRING ? lua_tostring(L, 4) : NULL;
+  const bool last = layout && strcmp(layout, "channels_last") == 0;
+  if ((!lua_isnoneornil(L, 4) && !last && !(layout && strcmp(layout, "contiguous") == 0)) || (last && ndim != 4)) {
+    if (last) unic_fail("[empty] option 'layout': channels_last was given for %d dimensions, it takes 4: {N, C, H, W}", ndim);
+    else unic_fail("[empty] option 'layout': %s was given, expected \"contiguous\" or \"channels_last\"", unic_door_kind(L, 4));
+    return unic_door_raise(L, UNIC_ERROR);
+  }
+  UNIC_DOOR(L, unic_tensor_new(device, dtype, ndim, shape, last ? UNIC_CHANNELS_LAST : UNIC_CONTIGUOUS, 0, &t));
   unic_handle_push(L, t);
   return 1;
+}
+
+static double check_value(lua_State *L, int index, const char *op) {
+  if (lua_type(L, index) != LUA_TNUMBER) {
+    unic_fail("[%s] argument 'value': %s was given, expected a number", op, unic_door_kind(L, index));
+    unic_door_raise(L, UNIC_ERROR);
+  }
+  return lua_tonumber(L, index);
 }
 
 /* full(shape, value, dtype, device) */
@@ -299,7 +313,7 @@ static int tensor_full(lua_State *L) {
   unic_device *device;
   unic_tensor *t;
   UNIC_DOOR(L, unic_door_shape(L, 1, "full", &ndim, shape));
-  double value = lua_isboolean(L, 2) ? lua_toboolean(L, 2) : luaL_checknumber(L, 2);
+  double value = lua_isboolean(L, 2) ? lua_toboolean(L, 2) : check_value(L, 2, "full");
   if (!lua_isnoneornil(L, 3)) UNIC_DOOR(L, unic_door_dtype(L, 3, "full", "dtype", &dtype));
   UNIC_DOOR(L, unic_door_device(L, 4, &device));
   UNIC_DOOR(L, unic_tensor_new(device, dtype, ndim, shape, UNIC_CONTIGUOUS, 0, &t));
@@ -590,7 +604,7 @@ static int tensor_copy(lua_State *L) {
 /* x:fill_(value) */
 static int tensor_fill(lua_State *L) {
   unic_tensor *t = self(L, "fill_");
-  double value = luaL_checknumber(L, 2);
+  double value = check_value(L, 2, "fill_");
   if (unic_grad_mode() && (t->node || t->requires_grad)) {
     unic_fail("[fill_] argument 'x': it needs a gradient and would be overwritten; unic.no_grad(fn) allows it");
     return unic_door_raise(L, UNIC_ERROR);
@@ -603,8 +617,8 @@ static int tensor_fill(lua_State *L) {
 
 /* x:clone_raw(layout): the same values in new memory, no gradient link. */
 static int tensor_duplicate(lua_State *L) {
-  unic_tensor *made;
-  UNIC_DOOR(L, unic_tensor_convert(self(L, "duplicate"), unic_handle_at(L, 1)->t->dtype, UNIC_LAYOUT_KEEP, &made));
+  unic_tensor *t = self(L, "duplicate"), *made;
+  UNIC_DOOR(L, unic_tensor_convert(t, t->dtype, UNIC_LAYOUT_KEEP, &made));
   unic_handle_push(L, made);
   return 1;
 }

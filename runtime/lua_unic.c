@@ -213,6 +213,12 @@ unic_status unic_door_shape(lua_State *L, int index, const char *op, int *ndim, 
   return UNIC_OK;
 }
 
+void unic_door_function(lua_State *L, int index, const char *op) {
+  if (lua_type(L, index) == LUA_TFUNCTION) return;
+  unic_fail("[%s] argument 'fn': %s was given, expected a function", op, unic_door_kind(L, index));
+  unic_door_raise(L, UNIC_ERROR);
+}
+
 unic_status unic_door_dtype(lua_State *L, int index, const char *op, const char *name, unic_dtype *out) {
   if (lua_type(L, index) == LUA_TSTRING) {
     *out = unic_dtype_of_name(lua_tostring(L, index));
@@ -440,6 +446,10 @@ static int recording_gc(lua_State *L) {
 }
 
 static unic_recording *recording_at(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TUSERDATA) {
+    unic_fail("[replay] argument 'self': %s was given, expected a recording: step:replay()", unic_door_kind(L, 1));
+    unic_door_raise(L, UNIC_ERROR);
+  }
   unic_recording **r = luaL_checkudata(L, 1, "unic.recording");
   return *r;
 }
@@ -456,7 +466,7 @@ static int recording_launches(lua_State *L) {
 
 /* record(fn [, device]) -> recording, what fn returned; fn runs once, eagerly */
 static int record(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TFUNCTION);
+  unic_door_function(L, 1, "record");
   unic_device *d;
   UNIC_DOOR(L, unic_door_device(L, 2, &d));
   lua_settop(L, 1);

@@ -34,6 +34,8 @@ const char *unic_door_kind(lua_State *L, int index);
 /* An integer, a shape table {2, 3} or numbers from `index` on. */
 unic_status unic_door_integer(lua_State *L, int index, const char *op, const char *name, int64_t *out);
 unic_status unic_door_shape(lua_State *L, int index, const char *op, int *ndim, int64_t *shape);
+/* Raises unless there is a function at the index, called 'fn' in the sentence. */
+void unic_door_function(lua_State *L, int index, const char *op);
 unic_status unic_door_dtype(lua_State *L, int index, const char *op, const char *name, unic_dtype *out);
 /* A device by name at an index; nil = the default device. */
 unic_status unic_door_device(lua_State *L, int index, unic_device **out);

@@ -3,8 +3,8 @@
 -- contents. Everything that writes does so under a temporary name and renames it at the end: a killed program leaves the old file.
 -- @module unic.files
 local ffi = require "ffi"
+local arguments = require "unic.arguments"
 local unic_core = require "unic.core"
-local tensor = require "unic.tensor"
 local core = unic_core.files
 local is_tensor = unic_core.tensor.is_tensor
 
@@ -18,15 +18,6 @@ end
 local function hint(word, list)
   local near = unic_core.nearest(tostring(word), list)
   return near and (", did you mean '%s'?"):format(near) or ""
-end
-
--- The options table of a call: only the names in `known`, each of its type.
-local function check_options(op, options, known)
-  options = tensor.options(op, options, known)
-  for name, value in pairs(options) do
-    if type(value) ~= known[name] then fail(op, "option '%s': a %s was given, expected a %s", name, type(value), known[name]) end
-  end
-  return options
 end
 
 local function check_string(op, name, value)
@@ -52,7 +43,7 @@ end
 -- i32 for 16 bits), bytes() (all samples as a string: rows from the top, channels beside one another, 16 bit in host order), pointer() (the
 -- same as a light userdata, good as long as the picture), free()
 function files.read_image(path, options)
-  options = check_options("read_image", options, { grey = "boolean" })
+  options = arguments.options("read_image", options, { grey = "boolean" })
   return core.read_image(check_path("read_image", path), options.grey)
 end
 
@@ -61,7 +52,7 @@ end
 -- @param[opt] options `grey` as in read_image; `name` stands for the path in error sentences
 -- @return a picture, as read_image
 function files.decode_image(data, options)
-  options = check_options("decode_image", options, { grey = "boolean", name = "string" })
+  options = arguments.options("decode_image", options, { grey = "boolean", name = "string" })
   return core.decode_image(check_string("decode_image", "data", data), options.name or "picture", options.grey)
 end
 
@@ -72,7 +63,7 @@ end
 -- @param[opt] options for samples: `width`, `height`; `channels` = 1 (grey) or 3 (RGB), `bits` = 8 or 16
 function files.write_png(path, data, options)
   check_path("write_png", path)
-  options = check_options("write_png", options, { width = "number", height = "number", channels = "number", bits = "number" })
+  options = arguments.options("write_png", options, { width = "number", height = "number", channels = "number", bits = "number" })
   local kind = type(data)
   if is_tensor(data) or kind == "userdata" and getmetatable(data) then return core.write_png(path, data) end
   local size = { channels = 1, bits = 8 }
@@ -164,7 +155,7 @@ end
 -- @return a table object: rows(), columns(), ignored(), has(name), get(row, name), row_number(row), errors(), free()
 function files.read_csv(path, options)
   check_path("read_csv", path)
-  options = check_options("read_csv", options, { columns = "table", optional = "table", strict = "boolean", text = "string" })
+  options = arguments.options("read_csv", options, { columns = "table", optional = "table", strict = "boolean", text = "string" })
   local wanted
   if options.columns then
     wanted = { aliases = {}, names = {}, required = {} }
@@ -252,6 +243,7 @@ end
 -- @return the number of rows written
 function files.write_csv(path, names, rows)
   check_path("write_csv", path)
+  arguments.list("write_csv", "names", names, "string", "a list of column names")
   local next_row = rows
   if type(rows) == "table" then
     local i = 0
@@ -303,6 +295,7 @@ end
 -- @return an object with the methods row(row) and close()
 function files.append_csv(path, names)
   check_path("append_csv", path)
+  arguments.list("append_csv", "names", names, "string", "a list of column names")
   local header = files.csv_line(names)
   local file = io.open(path, "rb")
   local first = file and file:read("*l")
@@ -418,7 +411,7 @@ end
 -- @param text its new contents, a string
 -- @param[opt] options `durable = true` also syncs file and folder to the disk
 function files.write_file(path, text, options)
-  options = check_options("write_file", options, { durable = "boolean" })
+  options = arguments.options("write_file", options, { durable = "boolean" })
   check_string("write_file", "text", text)
   core.output(check_path("write_file", path)):write(text):commit(options.durable)
 end

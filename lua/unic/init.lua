@@ -32,7 +32,17 @@ local function search(name)
     end
     tried[#tried + 1] = "\n\tno file '" .. path .. "'"
   end
-  return table.concat(tried)
+  -- A person's own one may lie where Lua looks; otherwise one sentence says more than the list of all places.
+  if package.searchpath(name, package.path) then return table.concat(tried) end
+  local names = {}
+  for file in require("lfs").dir(tree .. folder) do
+    local module = file:match "^(%a[%w_]*)%.lua$"
+    if module then names[#names + 1] = module end
+  end
+  table.sort(names)
+  local near = core.nearest(rest, names)
+  core.fail(("[require] there is no module '%s'%s"):format(name, near and (", did you mean 'unic.%s.%s'?"):format(kind, near)
+    or ("; there are: unic.%s.{%s}"):format(kind, table.concat(names, ", "))))
 end
 
 if not package.loaded["unic.searcher"] then
@@ -45,6 +55,7 @@ local unic = { core = core, root = tree, version = core.version() }
 --- The folder that holds the tree (models/, data/, recipes/), with a slash at its end.
 -- @field unic.root
 
+local arguments = require "unic.arguments"
 local tensor = require "unic.tensor"
 for name, fn in pairs(core.ops.call) do unic[name] = fn end
 for name, value in pairs(tensor.exports) do unic[name] = value end
@@ -59,6 +70,7 @@ unic.is_tensor = core.tensor.is_tensor
 -- @param ... its arguments
 -- @return what fn returns
 function unic.no_grad(fn, ...)
+  arguments.check("no_grad", "fn", fn, "callable")
   return tensor.with(core.grad_mode, false, fn, ...)
 end
 
@@ -67,6 +79,7 @@ end
 -- @param ... its arguments
 -- @return what fn returns
 function unic.with_grad(fn, ...)
+  arguments.check("with_grad", "fn", fn, "callable")
   return tensor.with(core.grad_mode, true, fn, ...)
 end
 
@@ -82,6 +95,8 @@ end
 -- @param ... its arguments
 -- @return what fn returns
 function unic.autocast(dtype, fn, ...)
+  arguments.check("autocast", "dtype", dtype, { "choice", "bf16", "f16", "f32" })
+  arguments.check("autocast", "fn", fn, "callable")
   return tensor.with(core.autocast, dtype, fn, ...)
 end
 
@@ -98,7 +113,7 @@ unic.scope = core.tensor.scope
 -- @param options `gradient` (of the loss), `keep` (the graph can be used again)
 -- @return a list of tensors; false where no gradient flows
 function unic.grad(loss, inputs, options)
-  options = tensor.options("grad", options, { gradient = true, keep = true })
+  options = arguments.options("grad", options, { gradient = true, keep = "boolean" })
   return core.tensor.gradients(loss, inputs, options.gradient, options.keep)
 end
 
@@ -107,14 +122,14 @@ end
 -- the outputs (nil where none flows) and returns one gradient (or nil) per input. `forward` gets the context first when `context = true`.
 -- @return a function of tensors
 function unic.fn(definition)
-  definition = tensor.options("fn", definition, { forward = true, backward = true, context = true })
-  local forward, backward, wants = definition.forward, definition.backward, definition.context
-  if type(forward) ~= "function" then core.fail "[fn] argument 'forward': expected a function" end
-  if type(backward) ~= "function" then core.fail "[fn] argument 'backward': expected a function" end
+  definition = arguments.options("fn", definition, { forward = true, backward = true, context = "boolean" })
+  local wants = definition.context
+  local forward = arguments.check("fn", "forward", definition.forward, "callable")
+  local backward = arguments.check("fn", "backward", definition.backward, "callable")
   return function(...)
     local inputs = { ... }
     for i = 1, select("#", ...) do
-      if not core.tensor.is_tensor(inputs[i]) then core.fail(("[fn] argument %d: a %s was given, expected a tensor"):format(i, type(inputs[i]))) end
+      arguments.check("fn", i, inputs[i], "tensor")
     end
     local ctx = { inputs = inputs }
     local outs

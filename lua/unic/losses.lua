@@ -1,7 +1,7 @@
 --- Losses. Those of Med-UniC (CVL, SSV, CTR) follow the paper's formulas (medunic pre-training, arXiv 2305.19894, section 3).
 -- @module unic.losses
+local arguments = require "unic.arguments"
 local core = require "unic.core"
-local tensor = require "unic.tensor"
 
 local ops = core.ops.call
 local losses = {}
@@ -9,8 +9,7 @@ local losses = {}
 local function temperature(op, tau)
   if tau == nil then return 1 / 0.07 end
   if core.tensor.is_tensor(tau) then return ops.reciprocal(tau) end
-  if type(tau) ~= "number" or tau <= 0 then core.fail(("[%s] argument 'tau': %s was given, expected a number above 0"):format(op, tostring(tau))) end
-  return 1 / tau
+  return 1 / arguments.check(op, "tau", tau, { "number", above = 0 })
 end
 
 --- Cross-entropy of logits against class numbers (which count from 0), mean over the rows that are not ignored.
@@ -33,7 +32,7 @@ function losses.bce_with_logits(logits, target, options) return ops.bce_with_log
 -- @param options `tau` (0.07; a number or a tensor without dimensions), `symmetric` (true)
 -- @return a tensor without dimensions
 function losses.cvl(v, l, options)
-  options = tensor.options("losses.cvl", options, { tau = true, symmetric = true })
+  options = arguments.options("losses.cvl", options, { tau = true, symmetric = "boolean" })
   return ops.info_nce(v, l, temperature("losses.cvl", options.tau), { symmetric = options.symmetric ~= false })
 end
 
@@ -43,7 +42,7 @@ end
 -- @param options `tau` (0.07), `symmetric` (false)
 -- @return a tensor without dimensions
 function losses.ssv(v1, v2, options)
-  options = tensor.options("losses.ssv", options, { tau = true, symmetric = true })
+  options = arguments.options("losses.ssv", options, { tau = true, symmetric = "boolean" })
   return ops.info_nce(v1, v2, temperature("losses.ssv", options.tau), { symmetric = options.symmetric == true })
 end
 
@@ -54,11 +53,8 @@ end
 -- @param options `lambda` (5.1e-3, weight of what is off the diagonal), `terms` ("tf+tt", "tf" or "tt")
 -- @return the loss, then TF and TT (nil when left out), tensors without dimensions
 function losses.ctr(a, b, options)
-  options = tensor.options("losses.ctr", options, { lambda = true, terms = true })
-  local terms = options.terms or "tf+tt"
-  if terms ~= "tf+tt" and terms ~= "tf" and terms ~= "tt" then
-    core.fail(("[losses.ctr] argument 'terms': %s was given, expected \"tf+tt\", \"tf\" or \"tt\""):format(tostring(terms)))
-  end
+  options = arguments.options("losses.ctr", options, { lambda = { "number", least = 0 }, terms = true })
+  local terms = arguments.default("losses.ctr", "terms", options.terms, { "choice", "tf+tt", "tf", "tt" }, "tf+tt")
   local lambda = options.lambda or 5.1e-3
   local tf = terms ~= "tt" and ops.cross_correlation(a, b, { along = "features", lambda = lambda }) or nil
   local tt = terms ~= "tf" and ops.cross_correlation(a, b, { along = "samples", lambda = lambda }) or nil

@@ -1,24 +1,38 @@
 --- Metrics: ranking (AUC, average precision), classification (accuracy, F1, ...), retrieval, and how far apart two languages lie.
 -- Scores and labels are plain Lua lists (or tensors, which are read once); labels are true/false or 1/0.
 -- @module unic.metrics
+local arguments = require "unic.arguments"
 local core = require "unic.core"
-local tensor = require "unic.tensor"
 local ops = core.ops.call
 
 local metrics = {}
 local NAN = 0 / 0
 
-local function list(x)
+local TRUTH = { text = "true, false, 1 or 0", test = function(v) return type(v) == "boolean" or v == 1 or v == 0 end }
+
+local function list(op, name, x, kind)
   if core.tensor.is_tensor(x) then return ops.reshape(x:detach(), { -1 }):totable() end
-  return x
+  return arguments.list("metrics." .. op, name, x, kind, "a list or a tensor")
 end
 
 local function truth(v) return v == true or v == 1 end
 
 local function pair(op, scores, labels)
-  scores, labels = list(scores), list(labels)
-  if #scores ~= #labels then core.fail(("[metrics.%s] argument 'labels': %d were given for %d scores"):format(op, #labels, #scores)) end
+  scores, labels = list(op, "scores", scores, "number"), list(op, "labels", labels, TRUTH)
+  if #scores ~= #labels then arguments.fail("metrics." .. op, "argument 'labels': %d were given for %d scores", #labels, #scores) end
   return scores, labels
+end
+
+local function check_embeddings(op, name, x)
+  op = "metrics." .. op
+  arguments.check(op, name, x, "tensor")
+  if x:dim() ~= 2 then arguments.fail(op, "argument '%s': %d dimensions were given, expected 2: [N, D]", name, x:dim()) end
+end
+
+local function check_pair(op, a, b)
+  check_embeddings(op, "a", a)
+  check_embeddings(op, "b", b)
+  if a:size(2) ~= b:size(2) then arguments.fail("metrics." .. op, "argument 'b': its rows have %d elements, those of 'a' %d", b:size(2), a:size(2)) end
 end
 
 -- Positions in descending order of score; equal scores keep their order, so that the result does not hang on the sort.
@@ -80,6 +94,7 @@ end
 --- Counts and rates at a threshold (score >= threshold is a yes).
 -- @return {accuracy, precision, sensitivity, specificity, f1, tp, fp, tn, fn}; rates of nothing are NaN
 function metrics.at(scores, labels, threshold)
+  arguments.check("metrics.at", "threshold", threshold, "number")
   scores, labels = pair("at", scores, labels)
   local tp, fp, tn, fn = 0, 0, 0, 0
   for i = 1, #scores do
@@ -111,7 +126,9 @@ end
 
 --- The share of rows whose largest score stands at the label (labels count from 0).
 function metrics.accuracy(logits, target)
-  local found, wanted = list(ops.argmax(logits, -1)), list(target)
+  arguments.check("metrics.accuracy", "logits", logits, "tensor")
+  local found, wanted = list("accuracy", "logits", ops.argmax(logits, -1)), list("accuracy", "target", target, "integer")
+  if #found ~= #wanted then arguments.fail("metrics.accuracy", "argument 'target': %d labels were given for %d rows", #wanted, #found) end
   local right = 0
   for i = 1, #wanted do if found[i] == wanted[i] then right = right + 1 end end
   return right / #wanted
@@ -119,6 +136,7 @@ end
 
 --- The mean of the numbers that are not NaN; NaN of none.
 function metrics.mean(values)
+  arguments.list("metrics.mean", "values", values, "number", "a table of numbers")
   local sum, n = 0, 0
   for _, v in pairs(values) do
     if v == v then sum, n = sum + v, n + 1 end
@@ -130,6 +148,7 @@ end
 -- @param values a list of numbers
 -- @return a number; NaN of none
 function metrics.median(values)
+  arguments.list("metrics.median", "values", values, "number", "a list of numbers")
   table.sort(values)
   local n = #values
   if n == 0 then return NAN end
@@ -143,7 +162,12 @@ end
 -- count as right, as equal reports do)
 -- @return {acc1, acc5, median_rank, chance_acc1}, means over both directions; chance: the expectation under a random ranking
 function metrics.retrieval(a, b, options)
-  options = tensor.options("metrics.retrieval", options, { pool = true, same = true })
+  options = arguments.options("metrics.retrieval", options, { pool = { "integer", least = 1 }, same = "table" })
+  check_pair("retrieval", a, b)
+  if a:size(1) ~= b:size(1) then arguments.fail("metrics.retrieval", "argument 'b': %d rows were given for %d of 'a'", b:size(1), a:size(1)) end
+  if options.same and #options.same ~= a:size(1) then
+    arguments.fail("metrics.retrieval", "option 'same': %d keys were given for %d rows", #options.same, a:size(1))
+  end
   local n, pool, keys = a:size(1), math.min(options.pool or 256, a:size(1)), options.same
   local ranks, hit1, hit5, chance, queries = {}, 0, 0, 0, 0
   for first = 1, n - pool + 1, pool do
@@ -180,6 +204,7 @@ end
 -- @param b embeddings of language B [M,D]
 -- @return {within_a, within_b, across, gap}; gap = (within_a + within_b) / 2 - across. Within leaves out a row against itself.
 function metrics.language_gap(a, b)
+  check_pair("language_gap", a, b)
   local x, y = ops.l2_normalize(a), ops.l2_normalize(b)
   local function within(z)
     local n = z:size(1)
@@ -195,6 +220,7 @@ end
 -- @param b embeddings of the other [M,D]
 -- @return a number
 function metrics.separability(a, b)
+  check_pair("separability", a, b)
   local x = ops.cat({ a:detach(), b:detach() }, 1)
   local mean = ops.mean(x, { 1 }, true)
   local std = ops.sqrt(ops.add(ops.var(x, { 1 }, true), 1e-8))

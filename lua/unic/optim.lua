@@ -2,7 +2,9 @@
 -- Everything that changes from step to step (learning rate, step count, clip coefficient) is a tensor on the device, so a recorded step stays
 -- right when it is replayed.
 -- @module unic.optim
+local arguments = require "unic.arguments"
 local core = require "unic.core"
+local module = require "unic.nn.module"
 local tensor = require "unic.tensor"
 
 local ops = core.ops.call
@@ -15,47 +17,70 @@ local Optimizer = {}
 Optimizer.__index = Optimizer
 Optimizer.__name = "unic.optimizer"
 
+-- Kinds of arguments.
+local NOT_NEGATIVE, SHARE = { "number", least = 0 }, { "number", least = 0, most = 1 }
+local MODULE = { text = "a module", test = module.is_module }
+local OPTIMIZER = { text = "an optimiser", test = function(o) return type(o) == "table" and type(rawget(o, "groups")) == "table" end }
+local BETAS = { text = "two numbers of 0 or more and below 1", test = function(b)
+  if type(b) ~= "table" or #b ~= 2 then return false end
+  for i = 1, 2 do
+    if type(b[i]) ~= "number" or not (b[i] >= 0 and b[i] < 1) then return false end
+  end
+  return true
+end }
+
 local function scalar(value, device) return make.full({}, value, { dtype = "f32", device = device }):set_keep(true) end
 
--- Groups from a list of parameters, a list of groups, or one group; options are defaults of every group.
-local function read_groups(op, params, options, known)
-  options = tensor.options(op, options, known)
-  if type(params) ~= "table" then core.fail(("[%s] argument 'params': a %s was given, expected a list of parameters or of groups"):format(op, type(params))) end
+-- Groups from a list of parameters, a list of groups, or one group; options are defaults of every group. `kinds` says what options there are,
+-- `defaults` what they are when nobody gives them.
+local function read_groups(op, params, options, kinds, defaults)
+  options = arguments.options(op, options, kinds)
+  if type(params) ~= "table" or module.is_module(params) then
+    arguments.fail(op, "argument 'params': %s, expected a list of parameters or of groups", module.is_module(params) and "a module (it has :parameters())"
+      or arguments.describe(params))
+  end
   local groups = params
   if core.tensor.is_tensor(params[1]) then groups = { { params = params } } end
   if params.params then groups = { params } end
-  local list, seen = {}, {}
-  local valid = { params = true }
-  for key in pairs(known) do valid[key] = true end
+  local list, seen, valid = {}, {}, { params = "table" }
+  for key, kind in pairs(kinds) do valid[key] = kind end
   for g, given in ipairs(groups) do
-    tensor.options(op, given, valid)
+    if type(given) ~= "table" then arguments.fail(op, "argument 'params': member %d is %s, expected a tensor or a group", g, arguments.describe(given)) end
+    arguments.options(op, given, valid)
     local group = { params = given.params, index = g }
-    for key, default in pairs(known) do
+    for key, default in pairs(defaults) do
       local value = given[key]
       if value == nil then value = options[key] end
       if value == nil then value = default end
       group[key] = value
     end
-    if type(group.params) ~= "table" then core.fail(("[%s] argument 'params': group %d has none"):format(op, g)) end
+    if not group.params then arguments.fail(op, "argument 'params': group %d has none", g) end
     for i, p in ipairs(group.params) do
-      if not core.tensor.is_tensor(p) then core.fail(("[%s] argument 'params': member %d of group %d is a %s, expected a tensor"):format(op, i, g, type(p))) end
-      if seen[p] then core.fail(("[%s] argument 'params': one parameter stands in two places of the groups"):format(op)) end
+      if not core.tensor.is_tensor(p) then
+        arguments.fail(op, "argument 'params': member %d of group %d is %s, expected a tensor", i, g, arguments.describe(p))
+      end
+      if seen[p] then arguments.fail(op, "argument 'params': one parameter stands in two places of the groups") end
       seen[p] = true
     end
-    if type(group.lr) ~= "number" or group.lr < 0 then core.fail(("[%s] argument 'lr': %s was given, expected a number of 0 or more"):format(op, tostring(group.lr))) end
     group.base_lr = group.lr
     local first = group.params[1]
     group.lr_tensor = scalar(group.lr, first and first.device)
     list[g] = group
   end
-  if #list == 0 then core.fail(("[%s] argument 'params': it is empty"):format(op)) end
+  if #list == 0 then arguments.fail(op, "argument 'params': it is empty") end
   return list
+end
+
+local function check_group(op, self, group)
+  return arguments.default(op, "group", group, { "integer", least = 1, most = #self.groups })
 end
 
 --- Set the learning rate of one group (or all).
 -- @param lr a number
 -- @param group its number (nil: all groups)
 function Optimizer:set_lr(lr, group)
+  arguments.check("optim.set_lr", "lr", lr, NOT_NEGATIVE)
+  check_group("optim.set_lr", self, group)
   for g, each in ipairs(self.groups) do
     if group == nil or group == g then
       each.lr = lr
@@ -67,7 +92,7 @@ end
 --- The learning rate of a group.
 -- @param group its number (1)
 -- @return a number
-function Optimizer:get_lr(group) return self.groups[group or 1].lr end
+function Optimizer:get_lr(group) return self.groups[check_group("optim.get_lr", self, group) or 1].lr end
 
 --- Drop all gradients; the next backward writes them anew.
 function Optimizer:zero_grad()
@@ -78,7 +103,10 @@ end
 
 --- Use the gradients times this number from now on (the inverse of a loss scale, a clip coefficient).
 -- @param scale a number or a tensor without dimensions; nil = 1
-function Optimizer:set_scale(scale) self.scale = scale or 1 end
+function Optimizer:set_scale(scale)
+  if not core.tensor.is_tensor(scale) then arguments.default("optim.set_scale", "scale", scale, "number") end
+  self.scale = scale or 1
+end
 
 -- Parameters of a group that have a gradient, with their state tensors (made at first use).
 local function active(self, group, names)
@@ -105,6 +133,7 @@ end
 -- @param names a table parameter -> name (from `optim.names(model)`)
 -- @return a table name -> tensor
 function Optimizer:state_dict(names)
+  arguments.check("optim.state_dict", "names", names, "table")
   local dict = {}
   for p, own in pairs(self.state) do
     local name = names[p]
@@ -122,9 +151,11 @@ end
 -- @param dict what state_dict gave
 -- @param names a table parameter -> name
 function Optimizer:load_state_dict(dict, names)
+  arguments.check("optim.load_state_dict", "dict", dict, "table")
+  arguments.check("optim.load_state_dict", "names", names, "table")
   for g, group in ipairs(self.groups) do
     for _, p in ipairs(group.params) do
-      local name = names[p]
+      local name = names[p] or core.fail "[optim.load_state_dict] argument 'names': a parameter of the optimiser is not among them"
       local own
       for i, key in ipairs(self.names) do
         local value = dict[name .. "." .. key]
@@ -150,13 +181,14 @@ end
 -- @param model a module
 -- @return a table parameter -> name
 function optim.names(model)
+  arguments.check("optim.names", "model", model, MODULE)
   local names = {}
   for _, entry in ipairs(model:named_parameters()) do names[entry.value] = entry.name end
   return names
 end
 
-local function new(class, name, params, options, known, names)
-  local self = setmetatable({ groups = read_groups(name, params, options, known), state = {}, names = names, scale = 1 }, class)
+local function new(class, name, params, options, kinds, defaults, names)
+  local self = setmetatable({ groups = read_groups(name, params, options, kinds, defaults), state = {}, names = names, scale = 1 }, class)
   return self
 end
 
@@ -169,13 +201,15 @@ end
 -- ---------------------------------------------------------------- AdamW, SGD
 
 local AdamW = class()
+local ADAMW_OPTIONS = { lr = NOT_NEGATIVE, betas = BETAS, eps = NOT_NEGATIVE, weight_decay = NOT_NEGATIVE }
 
 --- Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 -- @param params a list of parameters, or of groups `{params =, lr =, weight_decay =, ...}`
 -- @param options `lr` (1e-3), `betas` ({0.9, 0.999}), `eps` (1e-8), `weight_decay` (1e-2)
 -- @return an optimiser: `step()`, `zero_grad()`, `set_lr(lr)`, `state_dict(names)`
 function optim.AdamW(params, options)
-  local self = new(AdamW, "optim.AdamW", params, options, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 1e-2 }, { "exp_avg", "exp_avg_sq" })
+  local self = new(AdamW, "optim.AdamW", params, options, ADAMW_OPTIONS, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 1e-2 },
+    { "exp_avg", "exp_avg_sq" })
   for _, group in ipairs(self.groups) do group.step = scalar(0, group.params[1] and group.params[1].device) end
   return self
 end
@@ -195,13 +229,21 @@ function AdamW:step()
 end
 
 local SGD = class()
+local SGD_OPTIONS = { lr = NOT_NEGATIVE, momentum = NOT_NEGATIVE, dampening = "number", weight_decay = NOT_NEGATIVE, nesterov = "boolean" }
 
 --- Stochastic gradient descent with momentum.
 -- @param params a list of parameters or of groups
 -- @param options `lr` (1e-2), `momentum` (0), `dampening` (0), `weight_decay` (0), `nesterov` (false)
 -- @return an optimiser
 function optim.SGD(params, options)
-  local self = new(SGD, "optim.SGD", params, options, { lr = 1e-2, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false }, { "momentum_buffer" })
+  local self = new(SGD, "optim.SGD", params, options, SGD_OPTIONS, { lr = 1e-2, momentum = 0, dampening = 0, weight_decay = 0, nesterov = false },
+    { "momentum_buffer" })
+  for g, group in ipairs(self.groups) do
+    if group.nesterov and (group.momentum == 0 or group.dampening ~= 0) then
+      arguments.fail("optim.SGD", "option 'nesterov': group %d has momentum %g and dampening %g, expected a momentum above 0 and no dampening", g,
+        group.momentum, group.dampening)
+    end
+  end
   self.seen = {}   -- parameters that were stepped before
   return self
 end
@@ -236,7 +278,9 @@ end
 
 -- ---------------------------------------------------------------- clipping
 
-local function gradients(params)
+local function gradients(op, params)
+  if module.is_module(params) then arguments.fail(op, "argument 'params': a module, expected a list of parameters: model:parameters()") end
+  arguments.list(op, "params", params, "tensor", "a list of parameters")
   local grads = {}
   for _, p in ipairs(params) do
     local grad = p.grad
@@ -249,7 +293,7 @@ end
 -- @param params a list of parameters
 -- @return a tensor without dimensions
 function optim.grad_norm(params)
-  local grads = gradients(params)
+  local grads = gradients("optim.grad_norm", params)
   if #grads == 0 then return make.zeros {} end
   return tensor.with(core.grad_mode, false, ops.grad_norm, grads)
 end
@@ -259,8 +303,9 @@ end
 -- @param max_norm a number
 -- @return the norm before clipping, a tensor without dimensions
 function optim.clip_grad_norm(params, max_norm)
+  arguments.check("optim.clip_grad_norm", "max_norm", max_norm, NOT_NEGATIVE)
   return tensor.with(core.grad_mode, false, function()
-    local grads = gradients(params)
+    local grads = gradients("optim.clip_grad_norm", params)
     if #grads == 0 then return make.zeros {} end
     local norm = ops.grad_norm(grads)
     ops.scale_(grads, ops.clamp(ops.div(max_norm, ops.add(norm, 1e-6)), { max = 1 }))
@@ -279,8 +324,13 @@ function Schedule:step() self:seek(self.at + 1) end
 --- Go to a step (0 = the first): sets every group's learning rate to its base rate times the factor there.
 -- @param at a number
 function Schedule:seek(at)
+  arguments.check("optim.schedule", "at", at, NOT_NEGATIVE)
   self.at = at
-  for g, group in ipairs(self.optimizer.groups) do self.optimizer:set_lr(self.rate(at, group.base_lr), g) end
+  for g, group in ipairs(self.optimizer.groups) do
+    local rate = self.rate(at, group.base_lr)
+    if type(rate) ~= "number" then arguments.fail("optim.schedule", "the rate of step %.14g is %s, expected a number", at, arguments.describe(rate)) end
+    self.optimizer:set_lr(rate, g)
+  end
 end
 
 --- A schedule of one's own.
@@ -288,14 +338,11 @@ end
 -- @param rate a function (step counted from 0, base learning rate) -> learning rate
 -- @return a schedule with `step()` and `seek(n)`
 function optim.schedule(optimizer, rate)
+  arguments.check("optim.schedule", "optimizer", optimizer, OPTIMIZER)
+  arguments.check("optim.schedule", "rate", rate, "callable")
   local self = setmetatable({ optimizer = optimizer, rate = rate, at = 0 }, Schedule)
   self:seek(0)
   return self
-end
-
-local function positive(op, name, value)
-  if type(value) ~= "number" or value < 1 then core.fail(("[%s] argument '%s': %s was given, expected 1 or more"):format(op, name, tostring(value))) end
-  return value
 end
 
 --- Linear warm-up from (almost) nothing, then one cosine down to `floor`.
@@ -303,8 +350,9 @@ end
 -- @param options `steps` (in all), `warmup` (a share of them when below 1, a number of steps otherwise; 0.1), `floor` (a share of the base rate; 0)
 -- @return a schedule
 function optim.warmup_cosine(optimizer, options)
-  options = tensor.options("optim.warmup_cosine", options, { steps = true, warmup = true, floor = true })
-  local steps = positive("optim.warmup_cosine", "steps", options.steps)
+  arguments.check("optim.warmup_cosine", "optimizer", optimizer, OPTIMIZER)
+  options = arguments.options("optim.warmup_cosine", options, { steps = true, warmup = NOT_NEGATIVE, floor = NOT_NEGATIVE })
+  local steps = arguments.check("optim.warmup_cosine", "steps", options.steps, { "number", least = 1 })
   local warmup = options.warmup or 0.1
   if warmup < 1 then warmup = math.floor(warmup * steps + 0.5) end
   local floor = options.floor or 0
@@ -320,8 +368,9 @@ end
 -- @param options `period` (steps of the first cycle), `factor` (each cycle is that much longer; 1), `floor` (a learning rate; 1e-8)
 -- @return a schedule
 function optim.cosine_restarts(optimizer, options)
-  options = tensor.options("optim.cosine_restarts", options, { period = true, factor = true, floor = true })
-  local period = positive("optim.cosine_restarts", "period", options.period)
+  arguments.check("optim.cosine_restarts", "optimizer", optimizer, OPTIMIZER)
+  options = arguments.options("optim.cosine_restarts", options, { period = true, factor = { "number", least = 1 }, floor = NOT_NEGATIVE })
+  local period = arguments.check("optim.cosine_restarts", "period", options.period, { "number", least = 1 })
   local factor, floor = options.factor or 1, options.floor or 1e-8
   return optim.schedule(optimizer, function(at, base)
     local length = period
@@ -346,7 +395,9 @@ EMA.__index = EMA
 -- @param decay the share of the average that stays at each update (0.999)
 -- @return an object: `update()`, `swap()` (exchange the model's weights with the average, and again to go back)
 function optim.EMA(model, decay)
-  local self = setmetatable({ params = model:parameters(), average = {}, weight = scalar(1 - (decay or 0.999)) }, EMA)
+  arguments.check("optim.EMA", "model", model, MODULE)
+  decay = arguments.default("optim.EMA", "decay", decay, SHARE, 0.999)
+  local self = setmetatable({ params = model:parameters(), average = {}, weight = scalar(1 - decay) }, EMA)
   for i, p in ipairs(self.params) do self.average[i] = p:detach():duplicate():set_keep(true) end
   return self
 end

@@ -13,6 +13,7 @@
 -- an entry of the same name gives its default and its words. A value comes from the command line, else from the preset, else from the default.
 -- @module unic.options
 local argparse = require "argparse"
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 
 local options = {}
@@ -44,7 +45,7 @@ local COMMON = {
 }
 
 local KINDS = { string = "string", number = "number", boolean = "boolean", list = "list", integer = "integer", optional = "optional" }
-local ENTRY_FIELDS = { kind = true, least = true, most = true, choices = true, shown = true }
+local ENTRY_FIELDS = { kind = "string", least = "number", most = "number", choices = "table", shown = "string" }
 
 local function fail(sentence, ...) core.fail(("[options] " .. sentence):format(...)) end
 
@@ -77,6 +78,12 @@ local function read_entries(list)
     for field in pairs(entry) do
       if type(field) == "string" and not ENTRY_FIELDS[field] then fail("'%s': there is no field '%s'", name, field) end
     end
+    for field, kind in pairs(ENTRY_FIELDS) do
+      if entry[field] ~= nil and type(entry[field]) ~= kind then
+        fail("'%s': its field '%s' is %s, expected a %s", name, field, arguments.describe(entry[field]), kind)
+      end
+    end
+    if type(read.help) ~= "string" then fail("'%s': its words are %s, expected a string", name, arguments.describe(read.help)) end
     read.kind = entry.kind or (base[1] and kind_of(base)) or kind_of(entry)
     if not KINDS[read.kind] then fail("'%s': a default of type %s was given, expected a string, number, boolean or list", name, read.kind) end
     local given = kind_of(entry)
@@ -324,7 +331,8 @@ function options.parse(list, words, program)
     if type(key) == "string" and key ~= "presets" and key ~= "usage" then fail("there is no field '%s', expected entries, presets or usage", key) end
   end
   local entries, by_name = read_entries(list)
-  for preset, values in pairs(list.presets or {}) do
+  for preset, values in pairs(arguments.default("options", "presets", list.presets, "table", {})) do
+    if type(values) ~= "table" then fail("the preset '%s' is %s, expected {name = value}", tostring(preset), arguments.describe(values)) end
     for name, value in pairs(values) do
       if not by_name[name] then fail("the preset '%s' has a value for '%s', which is no option", preset, tostring(name)) end
       if type(value) == "string" or type(value) == "number" then

@@ -18,6 +18,7 @@
 -- `last_loss` (as last read).
 -- @module unic.run
 local lfs = require "lfs"
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 local tensor = require "unic.tensor"
 local checkpoint = require "unic.run.checkpoint"
@@ -159,6 +160,10 @@ function run.new(name, opt, extra)
     self.dir, record = resume_folder(name, opt)
     reconcile(opt, record.options, self.dir)
     self.resumed = true
+  end
+  -- What this function itself uses; unic.options has looked at more.
+  for field, kind in pairs { threads = "integer", seed = "integer", accumulate = "integer", log_every = "integer", run = "string", device = "string" } do
+    if rawget(opt, field) ~= nil then arguments.check("run", field, opt[field], kind) end
   end
   if opt.threads and opt.threads > 0 then core.threads(opt.threads) end
   if opt.device then core.device_default(opt.device) end

@@ -2,6 +2,7 @@
 -- Counting: a position written as a number (dimension, `x[i]`, a slice) counts from 1, or from the end (-1); positions stored inside a
 -- tensor (labels, ids, argmax) count from 0.
 -- @module unic.tensor
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 local format = require "unic.format"
 
@@ -13,28 +14,7 @@ local tensor = { exports = exports, methods = methods }
 
 -- ---------------------------------------------------------------- helpers for the library
 
---- Check an options table: unknown names raise with the nearest valid one.
--- @param op name for the sentence
--- @param options a table or nil
--- @param known a table with the valid names as keys
--- @return options, or a new table
-function tensor.options(op, options, known)
-  if options == nil then return {} end
-  if type(options) ~= "table" or T.is_tensor(options) then
-    core.fail(("[%s] argument 'options': a %s was given, expected a table of named options"):format(op, type(options)))
-  end
-  for key in pairs(options) do
-    if known[key] == nil then
-      local names = {}
-      for name in pairs(known) do names[#names + 1] = tostring(name) end
-      table.sort(names)
-      local near = core.nearest(tostring(key), names)
-      core.fail(("[%s] there is no option '%s'%s"):format(op, tostring(key),
-        near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", ")))
-    end
-  end
-  return options
-end
+tensor.options = arguments.options
 
 local function restore(switch, was, ok, ...)
   switch(was)
@@ -51,29 +31,26 @@ end
 
 --- Write seed and counter into a generator (an i64 tensor of two).
 function tensor.set_generator(generator, seed, counter)
-  if type(seed) ~= "number" or seed ~= math.floor(seed) then core.fail(("[manual_seed] argument 'seed': %s was given, expected an integer"):format(tostring(seed))) end
+  arguments.check("manual_seed", "seed", seed, "integer")
   return generator:copy_(T.from_table({ seed, counter }, "i64", "cpu"))
 end
 
 -- ---------------------------------------------------------------- constructors
 
-local OPTIONS = { dtype = true, device = true, requires_grad = true, rng = true, layout = true }
+-- The dtype, the device and the layout are looked at in C.
+local OPTIONS = { dtype = true, device = true, requires_grad = "boolean", rng = "tensor", layout = true }
 
--- randn(2, 3), randn({2, 3}), randn(2, 3, {dtype = "f64"})
+-- randn(2, 3), randn({2, 3}), randn(2, 3, {dtype = "f64"}), randn({2, 3}, nil)
 local function shape_and_options(op, ...)
-  local n, shape, options = select("#", ...), {}, nil
-  local last = n > 0 and select(n, ...) or nil
-  if type(last) == "table" and #last == 0 and next(last) ~= nil then
-    options, n = last, n - 1
-  elseif type(last) == "table" and n == 2 and type((...)) == "table" then
-    options, n = last, 1
+  local n, options = select("#", ...), nil
+  local first, last = ..., n > 0 and select(n, ...) or nil
+  if type(first) == "table" and (n == 2 or n == 1 and (#first > 0 or next(first) == nil)) then
+    return arguments.shape(op, first), arguments.options(op, n == 2 and last or nil, OPTIONS)
   end
-  if n == 1 and type((...)) == "table" then
-    shape = (...)
-  else
-    for i = 1, n do shape[i] = (select(i, ...)) end
-  end
-  return shape, tensor.options(op, options, OPTIONS)
+  if type(last) == "table" and #last == 0 and next(last) ~= nil then options, n = last, n - 1 end
+  local shape = { ... }
+  shape[n + 1] = nil
+  return arguments.shape(op, shape, n), arguments.options(op, options, OPTIONS)
 end
 
 local function finish(t, options)
@@ -86,7 +63,7 @@ end
 -- @param options `dtype` ("f32"), `device`, `requires_grad`
 -- @return a tensor
 function exports.tensor(values, options)
-  options = tensor.options("tensor", options, OPTIONS)
+  options = arguments.options("tensor", options, OPTIONS)
   if T.is_tensor(values) then return exports.clone(values):detach() end
   local dtype = options.dtype
   if not dtype then
@@ -128,13 +105,14 @@ exports.ones = filled("ones", 1)
 -- @param options `dtype`, `device`, `requires_grad`
 -- @return a tensor
 function exports.full(shape, value, options)
-  options = tensor.options("full", options, OPTIONS)
-  return finish(T.full(shape, value, options.dtype, options.device), options)
+  options = arguments.options("full", options, OPTIONS)
+  return finish(T.full(arguments.shape("full", shape), value, options.dtype, options.device), options)
 end
 
 local function like(op, make)
   return function(x, options)
-    options = tensor.options(op, options, OPTIONS)
+    arguments.check(op, "x", x, "tensor")
+    options = arguments.options(op, options, OPTIONS)
     return finish(make(x.shape, { dtype = options.dtype or x.dtype, device = options.device or x.device, rng = options.rng }), options)
   end
 end
@@ -173,14 +151,19 @@ end
 -- @param options `dtype` ("i64"), `device`, `rng`
 -- @return a tensor
 function exports.randint(low, high, shape, options)
-  options = tensor.options("randint", options, OPTIONS)
-  return ops.randint_(T.empty(shape, options.dtype or "i64", options.device), low, high, { rng = options.rng })
+  options = arguments.options("randint", options, OPTIONS)
+  arguments.check("randint", "low", low, "integer")
+  arguments.check("randint", "high", high, "integer")
+  return ops.randint_(T.empty(arguments.shape("randint", shape), options.dtype or "i64", options.device), low, high, { rng = options.rng })
 end
 
 --- Normal numbers with the shape, dtype and device of x.
 exports.randn_like = like("randn_like", function(shape, o) return ops.normal_(T.empty(shape, o.dtype, o.device), 0, 1, { rng = o.rng }) end)
 --- Uniform numbers with the shape, dtype and device of x.
 exports.rand_like = like("rand_like", function(shape, o) return ops.uniform_(T.empty(shape, o.dtype, o.device), 0, 1, { rng = o.rng }) end)
+
+-- What passes through a Lua table of numbers.
+local LIST_LIMIT = 2 ^ 26
 
 --- first, first + step, ... up to but without last; `unic.arange(n)` is 0 .. n-1.
 -- @param first number
@@ -192,10 +175,13 @@ function exports.arange(first, last, step, options)
   if type(last) == "table" then last, options = nil, last end
   if type(step) == "table" then step, options = nil, step end
   if last == nil then first, last = 0, first end
-  step = step or 1
-  options = tensor.options("arange", options, OPTIONS)
+  options = arguments.options("arange", options, OPTIONS)
+  arguments.check("arange", "first", first, "finite")
+  arguments.check("arange", "last", last, "finite")
+  step = arguments.default("arange", "step", step, "finite", 1)
   if step == 0 then core.fail "[arange] argument 'step': 0 was given, expected another number" end
   local values, n = {}, math.max(0, math.ceil((last - first) / step))
+  if n > LIST_LIMIT then arguments.fail("arange", "argument 'last': %.14g numbers from %.14g on, at most %d are possible", n, first, LIST_LIMIT) end
   for i = 1, n do values[i] = first + (i - 1) * step end
   local whole = first == math.floor(first) and step == math.floor(step)
   return finish(T.from_table(values, options.dtype or (whole and "i64" or "f32"), options.device), options)
@@ -204,7 +190,10 @@ end
 --- n evenly spaced numbers from first to last, both included.
 -- @return a tensor
 function exports.linspace(first, last, n, options)
-  options = tensor.options("linspace", options, OPTIONS)
+  options = arguments.options("linspace", options, OPTIONS)
+  arguments.check("linspace", "first", first, "finite")
+  arguments.check("linspace", "last", last, "finite")
+  arguments.check("linspace", "n", n, { "integer", least = 0, most = LIST_LIMIT })
   local values = {}
   for i = 1, n do values[i] = n == 1 and first or first + (last - first) * (i - 1) / (n - 1) end
   return finish(T.from_table(values, options.dtype, options.device), options)
@@ -215,17 +204,16 @@ end
 -- @param options `dtype`, `device`
 -- @return a tensor [n, n]
 function exports.eye(n, options)
-  options = tensor.options("eye", options, OPTIONS)
-  local values = {}
-  for i = 1, n do
-    values[i] = {}
-    for j = 1, n do values[i][j] = i == j and 1 or 0 end
-  end
-  return finish(T.from_table(values, options.dtype, options.device), options)
+  options = arguments.options("eye", options, OPTIONS)
+  arguments.check("eye", "n", n, { "integer", least = 0 })
+  local t = T.full({ n, n }, 0, options.dtype, options.device)
+  if n > 0 and t.device ~= "meta" then ops.narrow(ops.reshape(t, { -1 }), 1, 1, n, n + 1):fill_(1) end
+  return finish(t, options)
 end
 
 --- A copy in new memory; gradients flow back through it.
 function exports.clone(x)
+  arguments.check("clone", "x", x, "tensor")
   return (x.requires_grad and core.grad_mode()) and ops.mul(x, 1) or methods.duplicate(x)
 end
 
@@ -272,23 +260,12 @@ end
 -- @param options `gradient` (of x, when it has more than one element), `keep` (the graph can be walked again)
 function methods.backward(x, options)
   if T.is_tensor(options) then options = { gradient = options } end
-  options = tensor.options("backward", options, { gradient = true, keep = true })
+  options = arguments.options("backward", options, { gradient = true, keep = true })
   return T.backward(x, options.gradient, options.keep)
 end
 
 --- Elements as f64, for a number in Lua: alias of item.
 function methods.value(x) return x:item() end
-
---- x as [n, m] without the given dimension collapsed: all dimensions from `first` on become one.
-if not methods.flatten then
-  function methods.flatten(x, first)
-    local shape, out, rest = x.shape, {}, 1
-    for d = 1, (first or 1) - 1 do out[d] = shape[d] end
-    for d = first or 1, #shape do rest = rest * shape[d] end
-    out[#out + 1] = rest
-    return ops.reshape(x, out)
-  end
-end
 
 --- The transpose of a matrix.
 function methods.t(x) return ops.transpose(x, 1, 2) end
@@ -296,9 +273,12 @@ function methods.t(x) return ops.transpose(x, 1, 2) end
 -- split(x, size, dim) and chunk(x, n, dim): looks at x.
 function methods.split(x, size, dim)
   dim = dim or 1
+  if type(size) == "table" then arguments.list("split", "size", size, { "integer", least = 1 }, "a list of sizes")
+  else arguments.check("split", "size", size, { "integer", least = 1 }) end
   local out, total, at = {}, x:size(dim), 1
   while at <= total do
-    local n = type(size) == "table" and size[#out + 1] or math.min(size, total - at + 1)
+    local n
+    if type(size) == "table" then n = size[#out + 1] else n = math.min(size, total - at + 1) end
     if not n then core.fail "[split] argument 'size': the sizes add up to less than the dimension" end
     out[#out + 1] = ops.narrow(x, dim, at, n)
     at = at + n
@@ -309,6 +289,7 @@ end
 --- Cut a dimension into n equal parts.
 function methods.chunk(x, n, dim)
   local total = x:size(dim or 1)
+  arguments.check("chunk", "n", n, { "integer", least = 1 })
   return methods.split(x, math.ceil(total / n), dim)
 end
 
@@ -328,6 +309,10 @@ local function slice(x, key)
     if type(at) == "number" then
       x = ops.select(x, dim, at)
     else
+      if type(at) ~= "table" then
+        core.fail(("[index] argument 'key': position %d is %s, expected a number or a slice such as {2, 5}"):format(i, arguments.describe(at)))
+      end
+      arguments.list("index", "key", at, "integer", "a slice such as {2, 5}")
       if #at > 0 then
         local size = x:size(dim)
         local first, last, step = at[1], at[2] or at[1], at[3] or 1
@@ -350,7 +335,11 @@ methods.__at = slice
 -- x[key] = number or tensor: in place, without a gradient link.
 methods.__set = function(x, key, value)
   local part = slice(x, key)
+  if type(value) == "boolean" then value = value and 1 or 0 end
   if type(value) == "number" then part:fill_(value) else
+    if not T.is_tensor(value) then
+      core.fail(("[index] argument 'value': %s, expected a number or a tensor"):format(arguments.describe(value)))
+    end
     if value:dim() < part:dim() or value:numel() ~= part:numel() then value = ops.expand(value, part.shape) end
     part:copy_(value)
   end
@@ -366,6 +355,10 @@ meta.__mul = ops.mul
 meta.__div = ops.div
 meta.__pow = ops.pow
 meta.__unm = function(x) return ops.neg(x) end   -- Lua hands the operand over twice
+-- Lua wants one truth of < and <=, and a string of ..; what was meant has another name.
+meta.__lt = function() core.fail "[lt] tensors have no order: x:lt(y) compares element by element, x:item() < y:item() two numbers" end
+meta.__le = function() core.fail "[le] tensors have no order: x:le(y) compares element by element, x:item() <= y:item() two numbers" end
+meta.__concat = function() core.fail "[concat] a tensor is no string: x:item() gives its number, tostring(x) its text" end
 meta.__len = function(x) return x:dim() == 0 and 1 or x:size(1) end
 meta.__tostring = function(x)
   local ok, shape = pcall(function() return x.shape end)
@@ -381,6 +374,9 @@ meta.__tostring = function(x)
 end
 
 --- x as a Lua number: `tonumber`-like shorthand of item, for one-element tensors.
-function exports.item(x) return type(x) == "number" and x or x:item() end
+function exports.item(x)
+  if type(x) == "number" then return x end
+  return arguments.check("item", "x", x, "tensor"):item()
+end
 
 return tensor

@@ -1,14 +1,19 @@
 --- Zero-shot classification and retrieval with a trained Med-UniC model: embeddings of sets and prompts, and the scores of the result line.
 -- @module unic.zeroshot
 local unic = require "unic"
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 local data = require "unic.data"
 local files = require "unic.files"
 local metrics = require "unic.metrics"
-local tensor = require "unic.tensor"
 
 local ops = core.ops.call
 local zeroshot = {}
+
+-- Kinds of arguments.
+local MODEL = { text = "a model", test = function(m) return type(m) == "table" and m.eval ~= nil and m.train ~= nil end }
+local TOKENIZER = { text = "a tokenizer of unic.text", test = function(t) return type(t) == "table" and t.batch ~= nil and t.handle ~= nil end }
+local SIZE = { "integer", least = 1 }
 
 --- Prompts from a CSV file with the columns set, finding, language, polarity, text.
 -- @param path a file
@@ -44,7 +49,8 @@ end
 -- @param options `view` (the steps), `channels`, `batch` (64), `device`, `workers`
 -- @return [n, dim]
 function zeroshot.images(model, ds, options)
-  options = tensor.options("zeroshot.images", options, { view = true, channels = true, batch = true, device = true, workers = true })
+  arguments.check("zeroshot.images", "model", model, MODEL)
+  options = arguments.options("zeroshot.images", options, { view = "table", channels = SIZE, batch = SIZE, device = "string", workers = "integer" })
   return quietly(model, function()
     local parts, order = {}, {}
     for batch in data.batches(ds, {
@@ -65,7 +71,11 @@ end
 -- @param options `batch` (64), `device`, `max_length` (256), `space` ("joint", or "encoder": before projection)
 -- @return [n, dim]
 function zeroshot.texts(model, tokenizer, texts, options)
-  options = tensor.options("zeroshot.texts", options, { batch = true, device = true, max_length = true, space = true })
+  arguments.check("zeroshot.texts", "model", model, MODEL)
+  arguments.check("zeroshot.texts", "tokenizer", tokenizer, TOKENIZER)
+  arguments.list("zeroshot.texts", "texts", texts, "string", "a list of strings")
+  if #texts == 0 then arguments.fail("zeroshot.texts", "argument 'texts': is empty, expected at least one string") end
+  options = arguments.options("zeroshot.texts", options, { batch = SIZE, device = "string", max_length = SIZE, space = { "choice", "joint", "encoder" } })
   return quietly(model, function()
     local parts, size = {}, options.batch or 64
     for first = 1, #texts, size do
@@ -96,6 +106,12 @@ local function contrast(images, a, b)
   return ops.reshape(ops.matmul(images, ops.reshape(d, { -1, 1 })), { -1 }):totable()
 end
 
+local function check_prompts(op, images, embed, prompts)
+  arguments.check(op, "images", images, "tensor")
+  arguments.check(op, "embed", embed, "callable")
+  arguments.list(op, "prompts", prompts, "table", "what zeroshot.prompts gave")
+end
+
 --- Scores of every finding: mean similarity to its positive prompts minus mean similarity to its negated prompts.
 -- @param images normalised embeddings [n, dim]
 -- @param embed a function: list of texts -> normalised embeddings
@@ -104,6 +120,7 @@ end
 -- @param language "en" or "es"
 -- @return a table finding -> list of n scores, and the findings in order
 function zeroshot.scores(images, embed, prompts, set, language)
+  check_prompts("zeroshot.scores", images, embed, prompts)
   local scores, order = {}, {}
   for _, p in ipairs(prompts) do
     if p.set == set and p.language == language and not scores[p.finding] then
@@ -123,6 +140,8 @@ end
 -- @param has a function (item, finding) -> truth
 -- @return macro AUC, a table finding -> AUC
 function zeroshot.auc(scores, has)
+  arguments.check("zeroshot.auc", "scores", scores, "table")
+  arguments.check("zeroshot.auc", "has", has, "callable")
   local each = {}
   for finding, list in pairs(scores) do
     local labels = {}
@@ -140,6 +159,8 @@ end
 -- @param side a function (item, finding) -> "left", "right" or nil
 -- @return mean AUC, a table finding -> AUC
 function zeroshot.sides(images, embed, prompts, language, side)
+  check_prompts("zeroshot.sides", images, embed, prompts)
+  arguments.check("zeroshot.sides", "side", side, "callable")
   local each = {}
   for _, p in ipairs(prompts) do
     if p.set == "side" and p.language == language and each[p.finding] == nil then

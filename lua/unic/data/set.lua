@@ -284,7 +284,14 @@ local function open_generator(name, module, options)
   options = check_options("generator", options)
   local own = {}
   for key in pairs(GENERATOR_OPTIONS) do own[key] = options[key] end
-  local source = require(module).open(own)
+  local found, generator = pcall(require, module)
+  if not found then
+    -- What goes wrong inside of a module that is there is its own; that there is none needs no list of places.
+    if tostring(generator):find("module '" .. module .. "' not found", 1, true) then fail("'%s': there is no such module", module) end
+    error(generator, 0)
+  end
+  if type(generator) ~= "table" or type(generator.open) ~= "function" then fail("'%s': the module has no function open(options)", module) end
+  local source = generator.open(own)
   local filled = {}
   for key, value in pairs(options) do filled[key] = value end
   filled.size = source.size

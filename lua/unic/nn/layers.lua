@@ -1,5 +1,6 @@
 --- Layers: Linear, Conv2d, norms, Embedding, Dropout, pooling, activations. Names, defaults and initial values are PyTorch's.
 -- @module unic.nn.layers
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 local tensor = require "unic.tensor"
 local module = require "unic.nn.module"
@@ -8,6 +9,14 @@ local ops = core.ops.call
 local make = tensor.exports
 local Parameter = module.Parameter
 local layers = {}
+
+local check, default = arguments.check, arguments.default
+
+-- Kinds of arguments.
+local SIZE, PROBABILITY, EPS = { "integer", least = 1 }, { "number", least = 0, most = 1 }, { "number", least = 0 }
+local WINDOW, PADDING = { "pair", least = 1 }, { "pair", least = 0 }
+local MODULE = { text = "a module or a function", test = function(m) return module.is_module(m) or type(m) == "function" end }
+local MEMBER = { text = "a module", test = function(m) return m ~= nil and (MODULE.test(m) or core.tensor.is_tensor(m)) end }
 
 local function pair(v) return type(v) == "table" and v or { v, v } end
 
@@ -22,7 +31,9 @@ local function uniform(shape, bound) return Parameter(ops.uniform_(make.empty(sh
 -- @param options `bias` (true), `activation` ("none", "gelu", "relu": fused behind the product)
 layers.Linear = module.class "Linear"
 function layers.Linear:init(in_features, out_features, options)
-  options = tensor.options("nn.Linear", options, { bias = true, activation = true })
+  check("nn.Linear", "in_features", in_features, { "integer", least = 0 })
+  check("nn.Linear", "out_features", out_features, { "integer", least = 0 })
+  options = arguments.options("nn.Linear", options, { bias = "boolean", activation = { "choice", "none", "gelu", "relu" } })
   local bound = in_features > 0 and 1 / math.sqrt(in_features) or 0
   self.in_features, self.out_features, self.activation = in_features, out_features, options.activation or "none"
   self.weight = uniform({ out_features, in_features }, bound)
@@ -42,7 +53,10 @@ end
 -- @param options `stride` (1), `padding` (0), `dilation` (1), `groups` (1), `bias` (true)
 layers.Conv2d = module.class "Conv2d"
 function layers.Conv2d:init(in_channels, out_channels, kernel, options)
-  options = tensor.options("nn.Conv2d", options, { stride = true, padding = true, dilation = true, groups = true, bias = true })
+  check("nn.Conv2d", "in_channels", in_channels, SIZE)
+  check("nn.Conv2d", "out_channels", out_channels, SIZE)
+  check("nn.Conv2d", "kernel", kernel, WINDOW)
+  options = arguments.options("nn.Conv2d", options, { stride = WINDOW, padding = PADDING, dilation = WINDOW, groups = SIZE, bias = "boolean" })
   local k, groups = pair(kernel), options.groups or 1
   if in_channels % groups ~= 0 or out_channels % groups ~= 0 then
     core.fail(("[nn.Conv2d] argument 'groups': %d was given, expected a divisor of %d and %d channels"):format(groups, in_channels, out_channels))
@@ -64,7 +78,8 @@ end
 -- One class for both ranks: the op takes [N,C] and [N,C,H,W].
 local BatchNorm = module.class "BatchNorm"
 function BatchNorm:init(features, options)
-  options = tensor.options("nn.BatchNorm", options, { eps = true, momentum = true, affine = true })
+  check("nn." .. self._name, "features", features, SIZE)
+  options = arguments.options("nn." .. self._name, options, { eps = EPS, momentum = PROBABILITY, affine = "boolean" })
   self.features, self.eps, self.momentum = features, options.eps or 1e-5, options.momentum or 0.1
   if options.affine ~= false then
     self.weight = Parameter(make.ones(features))
@@ -78,6 +93,7 @@ end
 -- @param x [N,C] or [N,C,H,W]
 -- @param options `residual` (a tensor like x, added after the norm), `relu` (false)
 function BatchNorm:forward(x, options)
+  check("nn." .. self._name, "x", x, "tensor")
   if x:dim() ~= self.rank then core.fail(("[nn.%s] argument 'x': %d dimensions were given, expected %d"):format(self._name, x:dim(), self.rank)) end
   if self.training then
     ops.increment_(self.num_batches_tracked)
@@ -100,7 +116,8 @@ layers.BatchNorm2d.rank = 4
 -- @param options `eps` (1e-5), `affine` (true)
 layers.LayerNorm = module.class "LayerNorm"
 function layers.LayerNorm:init(features, options)
-  options = tensor.options("nn.LayerNorm", options, { eps = true, affine = true })
+  check("nn.LayerNorm", "features", features, SIZE)
+  options = arguments.options("nn.LayerNorm", options, { eps = EPS, affine = "boolean" })
   self.features, self.eps = features, options.eps or 1e-5
   if options.affine ~= false then
     self.weight = Parameter(make.ones(features))
@@ -127,7 +144,9 @@ function layers.LayerNorm:extra() return ("%d, eps %g"):format(self.features, se
 -- @param options `padding` (an id whose row gets no gradient and starts at 0)
 layers.Embedding = module.class "Embedding"
 function layers.Embedding:init(rows, features, options)
-  options = tensor.options("nn.Embedding", options, { padding = true })
+  check("nn.Embedding", "rows", rows, SIZE)
+  check("nn.Embedding", "features", features, SIZE)
+  options = arguments.options("nn.Embedding", options, { padding = { "integer", least = -1, most = rows - 1 } })
   self.rows, self.features, self.padding = rows, features, options.padding or -1
   local weight = make.randn(rows, features)
   if self.padding >= 0 then weight:narrow(1, self.padding + 1, 1):fill_(0) end
@@ -140,7 +159,7 @@ function layers.Embedding:extra() return ("%d, %d"):format(self.rows, self.featu
 
 --- Zero elements with probability p in training, scale the others by 1/(1-p).
 layers.Dropout = module.class "Dropout"
-function layers.Dropout:init(p) self.p = p or 0.5 end
+function layers.Dropout:init(p) self.p = default("nn.Dropout", "p", p, PROBABILITY, 0.5) end
 function layers.Dropout:forward(x)
   if not self.training or self.p == 0 then return x end
   return ops.dropout(x, self.p)
@@ -149,7 +168,7 @@ function layers.Dropout:extra() return ("%g"):format(self.p) end
 
 --- Zero whole samples of a residual branch with probability p in training (stochastic depth), scale the others by 1/(1-p).
 layers.DropPath = module.class "DropPath"
-function layers.DropPath:init(p) self.p = p or 0 end
+function layers.DropPath:init(p) self.p = default("nn.DropPath", "p", p, PROBABILITY, 0) end
 function layers.DropPath:forward(x)
   if not self.training or self.p == 0 then return x end
   return ops.drop_path(x, self.p)
@@ -161,7 +180,8 @@ function layers.DropPath:extra() return ("%g"):format(self.p) end
 --- Largest value of each window. Options: `stride` (the kernel), `padding` (0).
 layers.MaxPool2d = module.class "MaxPool2d"
 function layers.MaxPool2d:init(kernel, options)
-  options = tensor.options("nn.MaxPool2d", options, { stride = true, padding = true })
+  check("nn.MaxPool2d", "kernel", kernel, WINDOW)
+  options = arguments.options("nn.MaxPool2d", options, { stride = PADDING, padding = PADDING })
   self.kernel, self.stride, self.padding = kernel, options.stride or kernel, options.padding or 0
 end
 function layers.MaxPool2d:forward(x) return ops.max_pool2d(x, self.kernel, self.stride, self.padding) end
@@ -169,7 +189,8 @@ function layers.MaxPool2d:forward(x) return ops.max_pool2d(x, self.kernel, self.
 --- Mean of each window. Options: `stride` (the kernel), `padding` (0).
 layers.AvgPool2d = module.class "AvgPool2d"
 function layers.AvgPool2d:init(kernel, options)
-  options = tensor.options("nn.AvgPool2d", options, { stride = true, padding = true })
+  check("nn.AvgPool2d", "kernel", kernel, WINDOW)
+  options = arguments.options("nn.AvgPool2d", options, { stride = PADDING, padding = PADDING })
   self.kernel, self.stride, self.padding = kernel, options.stride or kernel, options.padding or 0
 end
 function layers.AvgPool2d:forward(x) return ops.avg_pool2d(x, self.kernel, self.stride, self.padding) end
@@ -180,7 +201,7 @@ function layers.GlobalAvgPool2d:forward(x) return ops.global_avg_pool2d(x) end
 
 --- All dimensions from `first` (2) on become one.
 layers.Flatten = module.class "Flatten"
-function layers.Flatten:init(first) self.first = first or 2 end
+function layers.Flatten:init(first) self.first = default("nn.Flatten", "first", first, "dim", 2) end
 function layers.Flatten:forward(x) return ops.flatten(x, self.first) end
 
 --- x itself.
@@ -197,7 +218,7 @@ end
 --- Modules (or plain functions) run one after the other.
 layers.Sequential = module.class "Sequential"
 function layers.Sequential:init(...)
-  for i = 1, select("#", ...) do self[i] = (select(i, ...)) end
+  for i = 1, select("#", ...) do self[i] = check("nn.Sequential", i, (select(i, ...)), MODULE) end
 end
 function layers.Sequential:forward(x)
   for i = 1, #self do x = self[i](x) end
@@ -205,17 +226,18 @@ function layers.Sequential:forward(x)
 end
 --- Put one more module at the end.
 function layers.Sequential:append(m)
-  self[#self + 1] = m
+  self[#self + 1] = check("nn.Sequential.append", "module", m, MODULE)
   return self
 end
 
 --- A list of modules, indexed from 1 (their names count from 0, as PyTorch's do).
 layers.List = module.class "List"
 function layers.List:init(members)
-  for i, m in ipairs(members or {}) do self[i] = m end
+  if module.is_module(members) then arguments.fail("nn.List", "argument 'members': a module, expected a list of modules: nn.List{a, b}") end
+  for i, m in ipairs(arguments.list("nn.List", "members", members or {}, MEMBER, "a list of modules")) do self[i] = m end
 end
 function layers.List:append(m)
-  self[#self + 1] = m
+  self[#self + 1] = check("nn.List.append", "module", m, MEMBER)
   return self
 end
 
@@ -227,7 +249,9 @@ end
 -- @param options `bias` (true), `dropout` (0), `names` ("torch": in_proj_weight; "timm": qkv, proj)
 layers.MultiheadAttention = module.class "MultiheadAttention"
 function layers.MultiheadAttention:init(width, heads, options)
-  options = tensor.options("nn.MultiheadAttention", options, { bias = true, dropout = true })
+  check("nn.MultiheadAttention", "width", width, SIZE)
+  check("nn.MultiheadAttention", "heads", heads, SIZE)
+  options = arguments.options("nn.MultiheadAttention", options, { bias = "boolean", dropout = PROBABILITY })
   if width % heads ~= 0 then core.fail(("[nn.MultiheadAttention] argument 'heads': %d was given, expected a divisor of the width %d"):format(heads, width)) end
   self.width, self.heads, self.dropout = width, heads, options.dropout or 0
   self.qkv = layers.Linear(width, 3 * width, { bias = options.bias })
@@ -237,6 +261,8 @@ end
 -- @param options `mask` (bool [B,S], [B,S,S] or [B,H,S,S], true = attend; or added floats), `causal`
 -- @return [B,S,width]
 function layers.MultiheadAttention:forward(x, options)
+  check("nn.MultiheadAttention", "x", x, "tensor")
+  if x:dim() ~= 3 then core.fail(("[nn.MultiheadAttention] argument 'x': %d dimensions were given, expected 3: [B, S, width]"):format(x:dim())) end
   local b, s = x:size(1), x:size(2)
   local qkv = ops.reshape(self.qkv(x), { b, s, 3, self.heads, self.width / self.heads })
   local y = ops.self_attention(qkv, {

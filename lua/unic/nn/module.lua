@@ -10,6 +10,7 @@
 --
 -- Parameter names are PyTorch's: `encoder.layer.0.attention.query.weight`; members of a list count from 0 there.
 -- @module unic.nn.module
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 local tensor = require "unic.tensor"
 
@@ -80,6 +81,7 @@ end
 -- @param parent a class to inherit from (nn.Module)
 -- @return the class
 function module.class(name, parent)
+  arguments.check("nn.class", "name", name, "string")
   local class = setmetatable({ _name = name }, { __index = parent or Module })
   local meta = { __index = class, __newindex = set_field, __call = call, __name = name, __tostring = function(self) return self:describe() end }
   getmetatable(class).__call = function(_, ...)
@@ -94,14 +96,20 @@ end
 -- @param t a tensor
 -- @return t
 function module.Parameter(t)
+  arguments.check("nn.Parameter", "t", t, "tensor")
   t.requires_grad = true
   return t:set_keep(true)
 end
+
+-- What a class without a forward of its own says when it is called.
+function Module:forward() arguments.fail(self._name, "it has no forward, so it cannot be called") end
 
 --- Give the module a buffer: a tensor that is saved and moved with it, without a gradient.
 -- @param name field name
 -- @param t a tensor
 function Module:buffer(name, t)
+  arguments.check("module:buffer", "name", name, "string")
+  arguments.check("module:buffer", "t", t, "tensor")
   self._kind[name] = "buffer"
   t:set_keep(true)
   set_field(self, name, t)
@@ -173,7 +181,7 @@ end
 -- @param options what both groups get: `lr`, `weight_decay`, ...
 -- @return a list of groups
 function Module:groups(options)
-  options = options or {}
+  options = arguments.default("module:groups", "options", options, "table", {})
   local decay, plain = { params = {} }, { params = {} }
   for key, value in pairs(options) do decay[key], plain[key] = value, value end
   plain.weight_decay = 0
@@ -221,6 +229,7 @@ end
 -- @param pattern a Lua pattern for parameter names (nil: all)
 -- @return self
 function Module:requires_grad_(on, pattern)
+  arguments.default("module:requires_grad_", "pattern", pattern, "string")
   for _, entry in ipairs(self:named_parameters()) do
     if not pattern or entry.name:find(pattern) then
       entry.value.requires_grad = on ~= false
@@ -234,13 +243,19 @@ end
 -- @param ... a device, a dtype, or both
 -- @return self
 function Module:to(...)
-  local arguments = { ... }
+  local wanted = { ... }
+  for i, what in ipairs(wanted) do
+    arguments.check("module:to", i, what, "string")
+    if what == "i64" or what == "i32" or what == "u8" or what == "bool" then
+      arguments.fail("module:to", "argument '%d': %s was given, expected a floating dtype or a device", i, what)
+    end
+  end
   local moved = {}
   local function move(t)
     if moved[t] then return moved[t] end
     local wants, grad = t.requires_grad, nil
     local new = t:detach()
-    for _, what in ipairs(arguments) do
+    for _, what in ipairs(wanted) do
       local dtypes = { f32 = 1, bf16 = 1, f16 = 1, f64 = 1 }
       local float = dtypes[new.dtype]
       if not dtypes[what] or float then new = new:to(what) end
@@ -263,6 +278,7 @@ end
 -- @param fn a function of a module
 -- @return self
 function Module:apply(fn)
+  arguments.check("module:apply", "fn", fn, "callable")
   for _, entry in ipairs(self:named_modules()) do fn(entry.value) end
   fn(self)
   return self
@@ -272,6 +288,7 @@ end
 -- @param fn a function
 -- @return a function that takes the hook away again
 function Module:hook(fn)
+  arguments.check("module:hook", "fn", fn, "callable")
   local hooks = rawget(self, "_hooks") or {}
   hooks[#hooks + 1] = fn
   rawset(self, "_hooks", hooks)
@@ -314,7 +331,8 @@ end
 -- `rename` (a function from our name to theirs, or nil for "no such")
 -- @return a report {matched = n, missing = list, unexpected = list, mismatched = list}
 function Module:load_state_dict(dict, options)
-  options = tensor.options("load_state_dict", options, { strict = true, prefix = true, rename = true })
+  arguments.check("load_state_dict", "dict", dict, "table")
+  options = arguments.options("load_state_dict", options, { strict = "boolean", prefix = "string", rename = "callable" })
   local own, names = self:state_dict(), self:state_names()
   local report = { matched = 0, missing = {}, unexpected = {}, mismatched = {} }
   local used, copies = {}, {}
@@ -325,6 +343,7 @@ function Module:load_state_dict(dict, options)
     if not value then
       report.missing[#report.missing + 1] = name
     else
+      arguments.check("load_state_dict", theirs, value, "tensor")
       used[theirs] = true
       local a, b = table.concat(own[name].shape, "x"), table.concat(value.shape, "x")
       if a == b then
