@@ -21,6 +21,16 @@ describe("Med-UniC's losses", function()
     near(losses.cvl(a, b):item(), losses.cvl(b, a):item(), 1e-12)
     for _, name in ipairs { "cvl", "ssv", "ctr" } do near(losses[name](a, b):item(), losses[name](flip(a), flip(b)):item(), 1e-10) end
   end)
+  it("CVL goes both ways, SSV from view 1 to view 2, unless told", function()
+    -- All rows of a are equal, those of b orthogonal: a finds nothing in b that b does not find in a.
+    local a, b = unic.tensor { { 1, 0 }, { 1, 0 } }, unic.tensor { { 1, 0 }, { 0, 1 } }
+    local there, back = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2, math.log(2)
+    near(there, losses.ssv(a, b, { tau = 0.5 }):item())
+    near(back, losses.ssv(b, a, { tau = 0.5 }):item())
+    near((there + back) / 2, losses.ssv(a, b, { tau = 0.5, symmetric = true }):item())
+    near((there + back) / 2, losses.cvl(a, b, { tau = 0.5 }):item())
+    near(there, losses.cvl(a, b, { tau = 0.5, symmetric = false }):item())
+  end)
   it("draw equal views' diagonals to nothing", function()
     unic.manual_seed(6)
     local z = unic.randn(64, 8, { dtype = "f64" })

@@ -168,6 +168,13 @@ describe("run", function()
       assert.same({ 0.02, 3 }, { run.options.lr, run.options.log_every })
     end)
 
+    it("compares lists by what is in them", function()
+      local dir = base .. "/lists"
+      unic.run("lists", { run = dir, sizes = { 1, 2 } })
+      assert.same({ 1, 2 }, unic.run("lists", { resume = dir, sizes = { 1, 2 } }).options.sizes)
+      assert.raises_at(nil, "sizes is 1,3 here and 1,2 in the run", function() unic.run("lists", { resume = dir, sizes = { 1, 3 } }) end)
+    end)
+
     it("refuses other data, another vocabulary, another model, a missing optimiser", function()
       local dir = base .. "/data"
       local function dataset(hash) return { hash = function() return hash end, n = 7, split = "train" } end
@@ -332,6 +339,21 @@ describe("run", function()
       run:result { { "steps", run.step } }
       assert.equal(2, run.step)   -- half of the third does not count
       assert.equal(2, unic.run.open(run.dir).step)
+    end)
+
+    it("goes on before the half of a step that break left", function()
+      local run = linear { steps = 9, accumulate = 2 }
+      local n = 0
+      for _ in run:batches(inputs(1, 2, 3)) do
+        n = n + 1
+        if n == 5 then break end
+      end
+      run:finish()
+      -- Two steps took four batches: the next is the second of the second epoch.
+      local again = linear { run = run.dir, resume = true }
+      local batch = again:batches(inputs(1, 2, 3))()
+      again:finish()
+      assert.equal(2, batch:item())
     end)
 
     it("says when the data are over", function()
