@@ -27,6 +27,8 @@ describe("adamw", function()
     case({ { 3, 4 }, { 5 }, {} }, { note = "three small tensors" }),
     case({ { 70, 130 }, { 1 }, { 20000 }, { 0 }, { 33, 1 } }, { scale = 0.5, note = "several chunks, an empty tensor, a scale" }),
     case({ { 2, 3, 4, 5 } }, { weight_decay = 0, beta1 = 0, eps = 1e-3, note = "no decay, no first moment" }),
+    case({ { 4, 5 } }, { grads = { ops.normal({ 4, 5 }, 1e-3) }, exp_avg = { ops.normal({ 4, 5 }, 1e-3) }, exp_avg_sq = { ops.uniform({ 4, 5 }, 0, 1e-6) },
+      lr = 1, eps = 1e-2, note = "an eps larger than the roots" }),
     case({}, { note = "no tensors" }),
   }, {
     gradient = false, dtypes = { "f32" },

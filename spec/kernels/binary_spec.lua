@@ -5,6 +5,7 @@ local away = function(shape) return ops.uniform(shape, 0.5, 2) end
 local shapes = {
   { { 3, 5 }, { 3, 5 } }, { { 3, 5 }, { 5 } }, { { 3, 1 }, { 1, 4 } }, { {}, { 2, 3 } }, { { 2, 3, 4, 5 }, { 3, 1, 1 } }, { { 2, 40, 301 }, { 2, 40, 301 } },
   { { 70, 33 }, { 33 } }, { { 33 }, { 70, 33 } }, { { 2, 1, 600 }, { 2, 40, 1 } }, { { 0, 3 }, { 3 } },
+  { { 2300, 33 }, { 33 } },   -- sums in several pieces
 }
 for _, name in ipairs { "add", "sub", "mul", "div", "pow" } do
   local list = {}
@@ -31,6 +32,16 @@ describe("binary operations", function()
     assert.equal(1, ((big + 1) - big):item())
     assert.same({ 6, 3 }, unic.mul(unic.tensor({ 2, 1 }, { dtype = "i32" }), 3):totable())
     assert.equal("i32", unic.mul(unic.tensor({ 2, 1 }, { dtype = "i32" }), 3).dtype)
+  end)
+  it("sum the gradient of a broadcast operand over all of its repeats", function()
+    -- Large enough for sums in several pieces, the last of them smaller.
+    for _, case in ipairs { { { 2300, 33 }, { 33 }, 2300 }, { { 33, 2300 }, { 33, 1 }, 2300 }, { { 100003 }, {}, 100003 } } do
+      for _, dtype in ipairs { "f32", "f64" } do
+        local b = unic.full(case[2], 1, { dtype = dtype, requires_grad = true })
+        unic.add(unic.ones(case[1], { dtype = dtype }), b):sum():backward()
+        assert.same({ case[3], case[3] }, { b.grad:min():item(), b.grad:max():item() })
+      end
+    end
   end)
   it("are reached by operators", function()
     local x = unic.tensor { 1, 2 }

@@ -47,6 +47,15 @@ describe("conv2d", function()
     assert.same({ 2, 4, 6, 8, 30, 60, 90, 120 }, values(unic.conv2d(two, tensor({ 2, 3 }, { 2, 1, 1, 1 }), nil, { groups = 2 })))
   end)
 
+  it("packs each slice of a weight by itself", function()
+    local function random(shape, seed) return unic.uniform_(unic.empty(shape), -1, 1, { rng = unic.new_generator(seed) }) end
+    local x, w = random({ 2, 16, 6, 6 }, 1), random({ 32, 16, 3, 3 }, 2)
+    for first = 1, 17, 16 do
+      local slice = w:narrow(1, first, 16)
+      assert.close(unic.conv2d(x, slice), unic.conv2d(unic.cast(x, "f64"), unic.cast(slice, "f64")))
+    end
+  end)
+
   it("gives the gradients worked out by hand", function()
     local x = tensor({ 1, 2, 3, 4 }, { 1, 1, 2, 2 })
     local w = tensor({ 3, 5 }, { 1, 1, 1, 2 })

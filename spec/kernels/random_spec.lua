@@ -54,6 +54,20 @@ describe("random fills", function()
     end
   end)
 
+  it("begin where the call before stopped: no number is used twice", function()
+    for name, blocks in pairs { uniform_ = 3, bernoulli_ = 3, normal_ = 5 } do   -- of ten elements; normal_ takes a block for two
+      local rng = generator(11)
+      unic.core.ops.call[name](unic.zeros { 10 }, { rng = rng })
+      assert.same({ 11, blocks }, rng:totable())
+    end
+    local first, second, both = unic.zeros { 4 }, unic.zeros { 4 }, unic.zeros { 8 }
+    local rng = generator(11)
+    unic.normal_(first, { rng = rng })
+    unic.normal_(second, { rng = rng })
+    unic.normal_(both, { rng = generator(11) })
+    assert.same_bits(both, unic.cat({ first, second }, 1))
+  end)
+
   it("do not depend on the memory layout", function()
     for _, name in ipairs { "uniform_", "normal_", "bernoulli_" } do
       local a, b = unic.zeros { 2, 3, 4, 5 }, unic.channels_last(unic.zeros { 2, 3, 4, 5 })
