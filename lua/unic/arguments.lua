@@ -77,8 +77,14 @@ local NAMED = {
 
 -- Kinds that are tables, by their first word: a test, and a function that gives what it asks for.
 local FORMS = {
-  number = { function(value, kind) return type(value) == "number" and within(value, kind) end, function(kind) return "a number" .. bounds(kind) end },
-  integer = { function(value, kind) return is_whole(value) and within(value, kind) end, function(kind) return "an integer" .. bounds(kind) end },
+  number = {
+    function(value, kind) return type(value) == "number" and within(value, kind) end,
+    function(kind) return "a number" .. bounds(kind) end,
+  },
+  integer = {
+    function(value, kind) return is_whole(value) and within(value, kind) end,
+    function(kind) return "an integer" .. bounds(kind) end,
+  },
   pair = {
     function(value, kind)
       if type(value) ~= "table" then return is_whole(value) and within(value, kind) end
@@ -183,7 +189,7 @@ end
 function arguments.options(op, options, known)
   if options == nil then return {} end
   if type(options) ~= "table" then
-    arguments.fail(op, "argument 'options': a %s was given, expected a table of named options", is_tensor(options) and "tensor" or type(options))
+    arguments.fail(op, "argument 'options': %s, expected a table of named options", describe(options))
   end
   for name, value in pairs(options) do
     local kind = known[name]
@@ -192,7 +198,8 @@ function arguments.options(op, options, known)
       for each in pairs(known) do names[#names + 1] = tostring(each) end
       table.sort(names)
       local near = core.nearest(tostring(name), names)
-      arguments.fail(op, "there is no option '%s'%s", tostring(name), near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", "))
+      arguments.fail(op, "there is no option '%s'%s", tostring(name),
+        near and (", did you mean '%s'?"):format(near) or "; there are: " .. table.concat(names, ", "))
     end
     local wanted = expected(value, kind)
     if wanted then arguments.fail(op, "option '%s': %s, expected %s", name, describe(value), wanted) end

@@ -21,8 +21,7 @@ local function hint(word, list)
 end
 
 local function check_string(op, name, value)
-  if type(value) ~= "string" then fail(op, "argument '%s': a %s was given, expected a string", name, type(value)) end
-  return value
+  return arguments.check(op, name, value, "string")
 end
 
 local function check_path(op, path)
@@ -77,7 +76,7 @@ function files.write_png(path, data, options)
   if kind == "cdata" then
     data = ffi.string(data, size.width * size.height * size.channels * size.bits / 8)
   elseif kind ~= "string" and kind ~= "userdata" then
-    fail("write_png", "argument 'data': a %s was given, expected a picture, a tensor, a string or a pointer", kind)
+    fail("write_png", "argument 'data': %s, expected a picture, a tensor, a string or a pointer", arguments.describe(data))
   end
   return core.write_png(path, data, size.width, size.height, size.channels, size.bits)
 end

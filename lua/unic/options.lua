@@ -65,7 +65,8 @@ local function read_entries(list)
   local entries, by_name, common = {}, {}, {}
   for _, entry in ipairs(COMMON) do common[entry[1]] = entry end
   local function add(entry, group)
-    local name = type(entry) == "table" and entry[1]
+    if type(entry) ~= "table" then fail("entry %d: %s, expected {name, default, words}", #entries + 1, arguments.describe(entry)) end
+    local name = entry[1]
     if type(name) ~= "string" or not name:find "^%a[%w_]*$" then
       fail("entry %d: its name is %s, expected a word of letters, digits and underscores", #entries + 1, tostring(name))
     end

@@ -148,8 +148,8 @@ end
 -- @param extra `model`: as run:attach{model = ..}
 -- @return a run
 function run.new(name, opt, extra)
-  if type(name) ~= "string" or not name:find "^[%w_][%w_.-]*$" then fail("argument 'name': %s was given, expected a word", tostring(name)) end
-  if type(opt) ~= "table" then fail("argument 'options': a %s was given, expected what unic.options returns", type(opt)) end
+  if type(name) ~= "string" or not name:find "^[%w_][%w_.-]*$" then fail("argument 'name': %s, expected a word", arguments.describe(name)) end
+  if type(opt) ~= "table" then fail("argument 'options': %s, expected what unic.options returns", arguments.describe(opt)) end
   extra = tensor.options("run", extra, { model = true })
   local self = setmetatable({
     name = name, options = opt, step = 0, epoch = 1, position = 0, micro = 0, total = nil, seconds_before = 0, saved_step = 0,

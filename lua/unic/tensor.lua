@@ -337,9 +337,7 @@ methods.__set = function(x, key, value)
   local part = slice(x, key)
   if type(value) == "boolean" then value = value and 1 or 0 end
   if type(value) == "number" then part:fill_(value) else
-    if not T.is_tensor(value) then
-      core.fail(("[index] argument 'value': %s, expected a number or a tensor"):format(arguments.describe(value)))
-    end
+    if not T.is_tensor(value) then arguments.fail("index", "argument 'value': %s, expected a number or a tensor", arguments.describe(value)) end
     if value:dim() < part:dim() or value:numel() ~= part:numel() then value = ops.expand(value, part.shape) end
     part:copy_(value)
   end

@@ -52,7 +52,7 @@ function text.wordpiece(vocabulary, options)
     handle = core.parse(table.concat(vocabulary, "\n"), source, lowercase, strip_accents, cjk)
   else
     if type(vocabulary) ~= "string" then
-      arguments.fail("wordpiece", "argument 'vocabulary': a %s, expected the path of a vocabulary file or a list of tokens", type(vocabulary))
+      arguments.fail("wordpiece", "argument 'vocabulary': %s, expected the path of a vocabulary file or a list of tokens", arguments.describe(vocabulary))
     end
     source = vocabulary
     handle = core.load(source, lowercase, strip_accents, cjk)

@@ -50,7 +50,7 @@ describe("unic.text", function()
   end)
 
   local mistakes = {
-    { "%[wordpiece%] argument 'vocabulary': a nil, expected the path of a vocabulary file or a list of tokens", function() text.wordpiece() end },
+    { "%[wordpiece%] argument 'vocabulary': nil, expected the path of a vocabulary file or a list of tokens", function() text.wordpiece() end },
     { "%[wordpiece%] argument 'vocabulary': item 2 is not a token", function() text.wordpiece { "a", "b\nc" } end },
     { "%[wordpiece%] argument 'vocabulary': item 1 is not a token", function() text.wordpiece { 7 } end },
     { "%[wordpiece%] argument 'vocabulary': line 2 of the list is empty", function() text.wordpiece { "a", "", "b" } end },
@@ -63,7 +63,7 @@ describe("unic.text", function()
     { "%[encode%] option 'max_length': 0, expected a whole number from 1 on$", function() tok:encode("low", { max_length = 0, bare = true }) end },
     { "%[encode%] option 'max_length': 2.5, expected", function() tok:encode("low", { max_length = 2.5 }) end },
     { "%[encode%] option 'max_length': %-?nan, expected", function() tok:encode("low", { max_length = 0 / 0 }) end },
-    { "%[encode%] argument 'options': a number was given", function() tok:encode("low", 8) end },
+    { "%[encode%] argument 'options': the number 8", function() tok:encode("low", 8) end },
     { "%[batch%] argument 'texts': the string \"low\", expected a table", function() tok:batch("low") end },
     { "%[batch%] argument 'texts': is empty", function() tok:batch {} end },
     { "%[batch%] argument 'texts': item 2 is false, expected a string", function() tok:batch { "low", false } end },

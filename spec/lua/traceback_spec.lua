@@ -35,7 +35,7 @@ outer()
 
   it("leaves out the frames of the library and of C", function()
     assert.equal(table.concat({
-      "[tensor] argument 'options': a number was given, expected a table of named options",
+      "[tensor] argument 'options': the number 3, expected a table of named options",
       "  FILE:1: table.foreach({1}, function() require('unic').tensor({1}, 3) end)",
       "  FILE:1: table.foreach({1}, function() require('unic').tensor({1}, 3) end)",
     }, "\n"), report("table.foreach({1}, function() require('unic').tensor({1}, 3) end)\n"))

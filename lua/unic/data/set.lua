@@ -444,7 +444,7 @@ function set.open(what, options)
     return open_rows(what, options)
   end
   if type(what) ~= "string" then
-    fail("argument 'what': a %s was given, expected \"phantom\", a CSV file, a folder with data.csv, a table of rows or a function", type(what))
+    fail("argument 'what': %s, expected \"phantom\", a CSV file, a folder with data.csv, a table of rows or a function", arguments.describe(what))
   end
   if GENERATORS[what] then return open_generator(what, GENERATORS[what], options) end
   local mode = lfs.attributes(what, "mode")

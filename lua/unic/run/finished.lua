@@ -1,6 +1,7 @@
 --- Runs that were made before: opening one to use its model, listing them.
 -- @module unic.run.finished
 local lfs = require "lfs"
+local arguments = require "unic.arguments"
 local core = require "unic.core"
 local tensor = require "unic.tensor"
 local checkpoint = require "unic.run.checkpoint"
@@ -51,7 +52,7 @@ end
 -- @return an object: `dir`, `name`, `options`, `manifest`, `step`, `checkpoint` (the path of that file, of `last` for a folder, or nil), `vocab`
 -- (path or nil), `load(model)`
 function finished.open(dir)
-  if type(dir) ~= "string" then fail("open: a %s was given, expected a folder", type(dir)) end
+  if type(dir) ~= "string" then fail("open: %s, expected a folder", arguments.describe(dir)) end
   dir = dir:gsub("(.)/+$", "%1")
   local kind, chosen = lfs.attributes(dir, "mode"), nil
   if not kind then fail("open: there is no '%s'", dir) end

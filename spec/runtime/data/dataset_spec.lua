@@ -164,7 +164,7 @@ describe("a data set from a CSV file", function()
     assert.equal(("[open] '%s/no.csv': there is no such file or folder, expected a CSV file, a folder with data.csv, or \"phantom\""):format(folder),
       message(folder .. "/no.csv"))
     assert.equal(("[open] '%s': is a folder without data.csv"):format(folder), message(folder))
-    assert.equal("[open] argument 'what': a number was given, expected \"phantom\", a CSV file, a folder with data.csv, a table of rows or a function", message(3))
+    assert.equal("[open] argument 'what': the number 3, expected \"phantom\", a CSV file, a folder with data.csv, a table of rows or a function", message(3))
     support.write_set(folder, 1)
     assert.equal("[open] there is no option 'szie', did you mean 'size'?", message(folder .. "/", { szie = 3 }))
     assert.equal("[open] option 'studies' means nothing for a CSV file", message(folder, { studies = 3 }))

@@ -136,7 +136,7 @@ describe("CSV tables", function()
     assert.equal("[read_csv] '/none/x.csv': cannot be read (No such file or directory)", message("/none/x.csv"))
     assert.equal("[read_csv] there is no option 'colums', did you mean 'columns'?", message("x.csv", { colums = {} }))
     assert.equal("[read_csv] option 'strict': the string \"yes\", expected a boolean", message("x.csv", { strict = "yes" }))
-    assert.equal("[read_csv] argument 'path': a nil was given, expected a string", message())
+    assert.equal("[read_csv] argument 'path': nil, expected a string", message())
   end)
 
   it("refuse cells that are not there", function()

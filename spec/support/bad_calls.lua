@@ -1,0 +1,47 @@
+--- Tables of calls that must fail: each with its sentence, at the user's line, and with a process that goes on.
+local assert = require "luassert"
+local core = require("unic").core
+local unic = require "unic"
+
+local bad = {}
+
+local sentences = {}   -- of all tables: sentence -> where it stands
+
+local function plain(text) return (text:gsub("%p", "%%%0")) end
+
+-- What any call may have left behind: gradients off, autocast on, a tape or a recording that is open.
+local function still_usable()
+  local x = unic.tensor({ 1, 2, 3 }, { requires_grad = true })
+  local loss = (x * x):sum()
+  loss:backward()
+  assert.equal(14, loss:item())
+  assert.same({ 2, 4, 6 }, x.grad:totable())
+  assert.equal("f32", core.autocast())
+  unic.record(function() end)
+end
+
+--- Make a spec of every row: { name, function() ... end on one line, sentence, file }. A sentence is the whole one, or ends in " ..." and
+-- is its beginning; SPEC in it stands for the row's own line, other words for what `words` says. It is raised at that line, or with `file`,
+-- a file of the tree that people edit (a model), at some line of that.
+-- @param rows the list
+-- @param words a function that gives word -> text
+function bad.specs(rows, words)
+  for _, row in ipairs(rows) do
+    local name, call, sentence, file = unpack(row, 1, 4)
+    local info = debug.getinfo(call, "S")
+    local place = ("%s:%d"):format(info.short_src, info.linedefined)
+    it(name, function()
+      assert.equal(info.linedefined, info.lastlinedefined)
+      assert.is_nil(sentences[sentence], "the sentence stands elsewhere, too")
+      sentences[sentence] = place
+      local text, cut = sentence:gsub(" %.%.%.$", "")
+      text = plain(text:gsub("SPEC", place))
+      for word, value in pairs(words and words() or {}) do text = text:gsub(word, (plain(value):gsub("%%", "%%%%"))) end
+      local where = file and ("[^\n]-" .. plain(file) .. ":%d+: ") or (plain(place) .. ": ")
+      assert.raises_at(not file and info.linedefined or nil, "^" .. where .. text .. (cut == 0 and "$" or ""), call)
+      still_usable()
+    end)
+  end
+end
+
+return bad
