@@ -256,15 +256,15 @@ static unic_status cast_input(work *w, int i, unic_dtype to) {
   if (!t->node && t->requires_grad && unic_tensor_is_dense(t) && !t->block) {
     uint64_t tag = 0xCA57u + (uint64_t)to * 131u + ((uint64_t)t->dtype << 32) + ((uint64_t)t->offset << 40) + (uint64_t)unic_tensor_numel(t);
     uint64_t recording = unic_recording_id(c->device);
-    unic_storage *form = unic_storage_derived_get(t->storage, tag, recording);
-    bool fresh = !form;
-    if (fresh) UNIC_TRY(unic_storage_derived_make(t->storage, tag, recording, unic_tensor_numel(t) * unic_dtype_size(to), &form));
     UNIC_TRY(unic_tensor_view(t, t->ndim, t->shape, t->stride, 0, &made));
+    hold(w, i, made);
+    unic_storage *form = unic_storage_derived_get(t->storage, tag, recording);
+    bool fresh = !form;   /* from here to the copy nothing else may fail: the form counts as made */
+    if (fresh) UNIC_TRY(unic_storage_derived_make(t->storage, tag, recording, unic_tensor_numel(t) * unic_dtype_size(to), &form));
     unic_storage_unref(made->storage);
     unic_storage_ref(form);
     made->storage = form;
     made->dtype = (uint8_t)to;
-    hold(w, i, made);
     if (fresh) {
       unic_status status = unic_service_copy(made, t);
       if (status != UNIC_OK) unic_storage_drop_derived(t->storage);

@@ -66,7 +66,8 @@ static int dataset_new(lua_State *L) {
     .test = number_field(L, 1, "test", 0),
   };
   unic_dataset **set = unic_files_object(L, DATASET, sizeof *set);
-  UNIC_DOOR(L, unic_dataset_new(&how, set));
+  unic_status status = unic_dataset_new(&how, set);
+  if (status != UNIC_OK) return raise_as(L, status, "open");
   return 1;
 }
 
@@ -190,7 +191,8 @@ static int dataset_fault(lua_State *L) {
 
 /* set:note(row, path, reason): one more fault */
 static int dataset_note(lua_State *L) {
-  UNIC_DOOR(L, unic_dataset_note(check_set(L, 1), (int64_t)luaL_checknumber(L, 2), luaL_checkstring(L, 3), luaL_checkstring(L, 4)));
+  unic_status status = unic_dataset_note(check_set(L, 1), (int64_t)luaL_checknumber(L, 2), luaL_checkstring(L, 3), luaL_checkstring(L, 4));
+  if (status != UNIC_OK) return raise_as(L, status, "open");
   return 0;
 }
 
@@ -561,7 +563,7 @@ static int pipeline_new(lua_State *L) {
   }
   lua_setfenv(L, -2);
   feed *f = *place = calloc(1, sizeof *f);
-  if (!f) return luaL_error(L, "no memory for the pipeline");
+  if (!f) return raise_as(L, unic_fail_memory("no memory for the pipeline"), "batches");
   f->L = L;
   unic_pipeline_options how;
   unic_status status = read_options(L, set, f, &how);

@@ -1,6 +1,7 @@
 /* luaopen_unic_core: the module table, how errors are raised, recipe lines, garbage collection by bytes, devices, threads, memory, recordings. */
 #define _GNU_SOURCE
 #include "lua_unic.h"
+#include "plan.h"
 #include "replay.h"
 
 #include <dlfcn.h>
@@ -357,10 +358,16 @@ static int memory_budget_set(lua_State *L) {
   return 0;
 }
 
-/* memory_fail_after(n) -> allocations counted since the last call */
+/* memory_fail_after(n [, times]) -> allocations counted since the last call */
 static int memory_fail_after(lua_State *L) {
-  lua_pushnumber(L, (double)unic_memory_fail_after((int64_t)luaL_checknumber(L, 1)));
+  lua_pushnumber(L, (double)unic_memory_fail_after((int64_t)luaL_checknumber(L, 1), (int64_t)luaL_optnumber(L, 2, 1)));
   return 1;
+}
+
+static int drop_plans(lua_State *L) {
+  (void)L;
+  unic_plan_clear();
+  return 0;
 }
 
 static int drop_derived(lua_State *L) {
@@ -505,8 +512,8 @@ int luaopen_unic_core(lua_State *L) {
   static const luaL_Reg functions[] = {
     {"version", version}, {"fail", door_fail}, {"nearest", door_nearest}, {"device_default", device_default}, {"device_open", device_open},
     {"device_list", device_list}, {"synchronize", device_synchronize}, {"memory", memory_read}, {"memory_peak_reset", memory_peak_reset},
-    {"memory_budget_set", memory_budget_set}, {"memory_fail_after", memory_fail_after}, {"drop_derived", drop_derived}, {"threads", threads},
-    {"isa", isa}, {"grad_mode", grad_mode}, {"autocast", autocast}, {"generator", generator}, {"record", record}, {NULL, NULL}};
+    {"memory_budget_set", memory_budget_set}, {"memory_fail_after", memory_fail_after}, {"drop_derived", drop_derived},
+    {"drop_plans", drop_plans}, {"threads", threads}, {"isa", isa}, {"grad_mode", grad_mode}, {"autocast", autocast}, {"generator", generator}, {"record", record}, {NULL, NULL}};
   static const luaL_Reg recording_methods[] = {{"replay", recording_replay}, {"launches", recording_launches}, {NULL, NULL}};
   if (state) {   /* opened again (busted insulates specs): the same table */
     lua_getfield(L, LUA_REGISTRYINDEX, "unic.core");

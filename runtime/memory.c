@@ -61,7 +61,7 @@ struct unic_memory {
 
 /* ---------------------------------------------------------------- fault injection */
 
-static int64_t fail_countdown, fail_counted;
+static int64_t fail_countdown, fail_times, fail_counted;
 static pthread_mutex_t fail_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool fail_armed;
 
@@ -69,16 +69,18 @@ static bool should_fail(void) {
   if (!__atomic_load_n(&fail_armed, __ATOMIC_RELAXED)) return false;
   pthread_mutex_lock(&fail_lock);
   fail_counted++;
-  bool fail = fail_countdown > 0 && --fail_countdown == 0;
+  bool fail = fail_countdown > 0 ? --fail_countdown == 0 : fail_times > 0;
+  if (fail) fail_times--;
   pthread_mutex_unlock(&fail_lock);
   return fail;
 }
 
-int64_t unic_memory_fail_after(int64_t n) {
+int64_t unic_memory_fail_after(int64_t n, int64_t times) {
   pthread_mutex_lock(&fail_lock);
   int64_t counted = fail_counted;
   fail_counted = 0;
   fail_countdown = n > 0 ? n : 0;
+  fail_times = n > 0 ? times : 0;
   __atomic_store_n(&fail_armed, n != 0, __ATOMIC_RELAXED);   /* negative: count without failing */
   pthread_mutex_unlock(&fail_lock);
   return counted;
@@ -183,6 +185,7 @@ static unic_status slab_add(unic_memory_pool *p, char *base, int64_t bytes, unic
 }
 
 static unic_block *take_from(unic_memory_pool *p, int64_t bytes, void *owner);
+static void give_to(unic_memory_pool *p, unic_block *b);
 
 /* Room for `bytes` more: the main pool maps, a private pool takes a block of the main pool. */
 static unic_status pool_grow(unic_memory_pool *p, int64_t bytes) {
@@ -193,6 +196,7 @@ static unic_status pool_grow(unic_memory_pool *p, int64_t bytes) {
     if (!parent && want > bytes) parent = take_from(&m->main, want = bytes, NULL);
     if (!parent) return UNIC_MEMORY;
     unic_status status = slab_add(p, parent->data, parent->bytes, parent);
+    if (status != UNIC_OK) give_to(&m->main, parent);
     return status;
   }
   /* One mapping for the whole budget, so that there is one address order; smaller ones where address space is short. */

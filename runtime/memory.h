@@ -58,8 +58,9 @@ int64_t unic_memory_budget_host(void);
 void *unic_new(size_t bytes);
 void unic_delete(void *p);
 
-/* Fault injection: the n-th allocation from now (arena blocks and unic_new alike, n >= 1) fails once; 0 switches it off. Returns the number of
- * allocations counted since the last call. */
-int64_t unic_memory_fail_after(int64_t n);
+/* Fault injection: the n-th allocation from now (arena blocks and unic_new alike, n >= 1) and the times - 1 after it fail; n = 0 switches it off.
+ * A block is asked for twice, with a collection in between: only two failures in a row are one for the caller. Returns the number of allocations
+ * counted since the last call. */
+int64_t unic_memory_fail_after(int64_t n, int64_t times);
 
 #endif

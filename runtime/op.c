@@ -29,12 +29,18 @@ static unic_op_info *lookup(const char *name) {
 
 unic_status unic_ops_load(void) {
   if (table) return UNIC_OK;
+  count = 0;
   for (int f = 0; unic_op_files[f]; f++)
     for (int i = 0; unic_op_files[f][i]; i++) count++;
-  table = unic_new(HASH * sizeof *table);
+  unic_op_info **by_name = unic_new(HASH * sizeof *by_name), *all = unic_new((size_t)(count + 1) * sizeof *all);
   order = unic_new((size_t)(count + 1) * sizeof *order);
-  unic_op_info *all = unic_new((size_t)(count + 1) * sizeof *all);
-  if (!table || !order || !all) return UNIC_MEMORY;
+  if (!by_name || !order || !all) {
+    unic_delete(by_name);
+    unic_delete(all);
+    unic_delete(order);
+    return UNIC_MEMORY;
+  }
+  table = by_name;
   int n = 0;
   for (int f = 0; unic_op_files[f]; f++)
     for (int i = 0; unic_op_files[f][i]; i++) {

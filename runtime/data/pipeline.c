@@ -29,6 +29,8 @@ typedef struct failure {
   char *sentence;
 } failure;
 
+typedef struct keyed { int64_t key, at; } keyed;
+
 typedef struct window {
   struct window *next;
   int64_t epoch, index;       /* window `index` of the epoch */
@@ -36,6 +38,7 @@ typedef struct window {
   int64_t *items;             /* [count] */
   int64_t *rows;              /* [count] order in which they go into the batches: places in items */
   int32_t *ids, *counts;      /* [count][max_length], [count] */
+  keyed *sorting;             /* [count] room for order_window, which must not fail: the order is part of what a seed stands for */
   char **texts;               /* [count] UNIC_TEXT_CALL: made by the owner */
   int64_t next_text, texts_done;
   bool ordered;               /* rows are final */
@@ -109,6 +112,7 @@ static void window_unref(window *w) {
   free(w->rows);
   free(w->ids);
   free(w->counts);
+  free(w->sorting);
   free(w->failed.sentence);
   free(w);
 }
@@ -146,8 +150,6 @@ static int64_t batch_items(const unic_pipeline *p, int64_t k, int64_t *from) {
   return n - *from < p->how.batch ? n - *from : p->how.batch;
 }
 
-typedef struct keyed { int64_t key, at; } keyed;
-
 static int compare_keyed(const void *a, const void *b) {
   const keyed *x = a, *y = b;
   return x->key != y->key ? (x->key < y->key ? -1 : 1) : (x->at > y->at) - (x->at < y->at);
@@ -158,10 +160,7 @@ static void order_window(const unic_pipeline *p, window *w) {
   w->ordered = true;
   if (w->batches < 2 || !w->counts) return;
   const int64_t size = p->how.batch, full = w->count / size;
-  keyed *list = malloc((size_t)w->count * sizeof *list);
-  if (!list) {   /* without sorting it is as right, only slower */
-    return;
-  }
+  keyed *list = w->sorting;
   for (int64_t i = 0; i < w->count; i++) list[i] = (keyed){w->counts[i], i};
   qsort(list, (size_t)w->count, sizeof *list, compare_keyed);
   static const char purpose[] = "bucket";
@@ -177,7 +176,6 @@ static void order_window(const unic_pipeline *p, window *w) {
       }
     }
   }
-  free(list);
 }
 
 static unic_status window_new(unic_pipeline *p, uint64_t epoch, int64_t index, window **out) {
@@ -197,9 +195,10 @@ static unic_status window_new(unic_pipeline *p, uint64_t epoch, int64_t index, w
   if (text) {
     w->ids = malloc((size_t)(room * p->how.max_length) * sizeof *w->ids);
     w->counts = calloc((size_t)room, sizeof *w->counts);
+    w->sorting = malloc((size_t)room * sizeof *w->sorting);
   }
   if (p->how.text == UNIC_TEXT_CALL) w->texts = calloc((size_t)room, sizeof *w->texts);
-  if (!w->items || !w->rows || (text && (!w->ids || !w->counts)) || (p->how.text == UNIC_TEXT_CALL && !w->texts)) {
+  if (!w->items || !w->rows || (text && (!w->ids || !w->counts || !w->sorting)) || (p->how.text == UNIC_TEXT_CALL && !w->texts)) {
     window_unref(w);
     return no_memory();
   }

@@ -17,8 +17,8 @@ local tensor = require "unic.tensor"
 local is_tensor = core.tensor.is_tensor
 local module = {}
 
--- The modules being run, outermost first: the path that an error report shows.
-local running, depth = {}, 0
+-- The modules being run, outermost first: the path that an error report shows. Weak: what was run last is not kept alive by it.
+local running, depth = setmetatable({}, { __mode = "v" }), 0
 
 local Module = {}
 module.Module = Module
