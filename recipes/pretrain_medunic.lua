@@ -119,6 +119,8 @@ for batch in run:batches(train, {
   end
 end
 
+run:skipped(train:errors())
+
 -- The end: zero-shot classification by English and by Spanish prompts, retrieval, the language gap (recipes/evaluate.lua).
 evaluate(run, model, tokenizer, {
   data = opt.data, size = store, crop = size, channels = channels, built_in = built_in, seed = opt.seed, prompts = phantom.prompt_file,

@@ -48,6 +48,37 @@ describe("recipes/pretrain_medunic.lua", function()
     file:close()
     os.remove(path)
   end)
+  it("leaves out bad rows of one's own data, counts and lists them; --strict stops at the first", function()
+    local own = temporary()
+    assert(lfs.mkdir(own))
+    local csv = assert(io.open(own .. "/data.csv", "w"))
+    csv:write "image,report,language,patient,split\n"
+    for i = 1, 24 do
+      local wrong = i == 5 and "xx1" or nil
+      csv:write(("%d.png,%s,%s,p%d,%s\n"):format(i, i % 2 == 0 and "No pleural effusion." or "Sin derrame pleural.",
+        wrong or i % 2 == 0 and "en" or "es", i, i > 18 and "test" or "train"))
+      unic.files.write_png(("%s/%d.png"):format(own, i), unic.full({ 16, 16 }, 5 * i, { dtype = "u8" }))
+    end
+    csv:close()
+    unic.files.write_file(own .. "/7.png", "no picture")
+    local options = { data = own, steps = 4, batch = 4, size = 16, run = own .. "/run" }
+    local out = testing.recipe(root .. "recipes/pretrain_medunic.lua", options)
+    assert.equal(4, out.result.steps)
+    local skipped = unic.files.read_csv(own .. "/run/skipped.csv")
+    assert.same({ "row", "path", "reason" }, skipped:columns())
+    local rows = {}
+    for r = 1, skipped:rows() do rows[skipped:get(r, "row")] = skipped:get(r, "path") .. ": " .. skipped:get(r, "reason") end
+    assert.equal(2, skipped:rows())
+    assert.equal("5.png: language 'xx1', expected two letters such as en or es", rows["6"])
+    assert.is_truthy(rows["8"]:find("7.png: is not a picture that can be read", 1, true))
+    local log = io.open(own .. "/run/log.txt"):read "*a"
+    assert.is_truthy(log:find("2 rows were left out, listed in " .. own .. "/run/skipped.csv", 1, true))
+    options.strict, options.run = true, own .. "/strict"
+    assert.raises_at(nil, "data%.csv' row 6 %('5%.png'%): language 'xx1', expected two letters", function()
+      testing.recipe(root .. "recipes/pretrain_medunic.lua", options)
+    end)
+    require("spec.support.files").remove(own)
+  end)
   it("refuses an option that is none, with the nearest", function()
     local ok, why = pcall(testing.recipe, root .. "recipes/pretrain_medunic.lua", { ["vison"] = "resnet50", run = temporary() })
     assert.is_false(ok)

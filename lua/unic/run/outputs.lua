@@ -58,7 +58,7 @@ function outputs:predictions(rows, columns)
 end
 
 --- Rows of the data that were left out: listed in skipped.csv and counted in one line at the end; with --strict they stop the run.
--- @param list a list of {row =, path =, reason =}; calls add up
+-- @param list a list of {row =, path =, reason =}; calls add up, a row that two splits of one file both met counts once
 function outputs:skipped(list)
   if #list == 0 then return end
   if self.options.strict then
@@ -66,9 +66,13 @@ function outputs:skipped(list)
     fail("--strict: row %s%s: %s%s", tostring(first.row), first.path and " (" .. first.path .. ")" or "", first.reason,
       #list > 1 and (", and %d rows more"):format(#list - 1) or "")
   end
-  self.skipped_rows = self.skipped_rows or {}
+  self.skipped_rows, self.skipped_seen = self.skipped_rows or {}, self.skipped_seen or {}
   for _, row in ipairs(list) do
-    self.skipped_rows[#self.skipped_rows + 1] = { row = row.row, path = row.path, reason = row.reason }
+    local key = ("%s %s"):format(tostring(row.row), row.path or "")
+    if not self.skipped_seen[key] then
+      self.skipped_seen[key] = true
+      self.skipped_rows[#self.skipped_rows + 1] = { row = row.row, path = row.path, reason = row.reason }
+    end
   end
   if self.dir then files.write_csv(self.dir .. "/skipped.csv", { "row", "path", "reason" }, self.skipped_rows) end
 end
