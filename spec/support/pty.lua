@@ -41,6 +41,7 @@ function pty.open(command, options)
   local name = assert(stdlib.ptsname(master))
   local child = assert(unistd.fork())
   if child == 0 then
+    collectgarbage "stop"   -- a pipeline left behind would be ended here, where its threads are not
     for key, value in pairs(options.env or {}) do stdlib.setenv(key, value or nil) end
     unistd.setpid("s")
     -- The first terminal that a session leader opens becomes its own, the one that Ctrl-C comes from.

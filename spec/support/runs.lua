@@ -42,6 +42,7 @@ end
 function runs.spawn(script, words, options)
   local pid = unistd.fork()
   if pid ~= 0 then return pid end
+  collectgarbage "stop"   -- a pipeline left behind would be ended here, where its threads are not
   unistd.dup2(fcntl.open("/dev/null", fcntl.O_RDONLY), 0)
   local log = fcntl.open(options.log, fcntl.O_WRONLY + fcntl.O_CREAT + fcntl.O_APPEND, 420)
   unistd.dup2(log, 1)
