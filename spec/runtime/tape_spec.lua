@@ -306,7 +306,7 @@ describe("memory", function()
     local before = unic.memory("cpu").blocks
     for _ = 1, 20 do step() end
     collectgarbage() collectgarbage()
-    assert.equal(before, unic.memory("cpu").blocks)
+    assert.is_true(unic.memory("cpu").blocks <= before)
   end)
   it("given back in pieces serves as one block again", function()
     local function high()
