@@ -167,7 +167,7 @@ function Set:sentences(i, language)
   return report.sentences(self, i, language or study.language(self, i))
 end
 
---- A text for training: the positive sentences, or some of them, and at most two others, shuffled. Short texts make a prompt of one
+--- A text for training: the positive sentences and at most two others, shuffled. Short texts make a prompt of one
 -- sentence nothing unusual.
 -- @param i study, from 1
 -- @param epoch a whole number; another epoch takes another part of the report

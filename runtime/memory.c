@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 
 #ifndef UNIC_ARENA_BYPASS
-#define UNIC_ARENA_BYPASS 0   /* 1: every block is a malloc of its own, so that AddressSanitizer sees its bounds */
+#define UNIC_ARENA_BYPASS 0   /* 1: every block of host memory is a malloc of its own, so that AddressSanitizer sees its bounds */
 #endif
 
 enum { UNIT = 64, BINS = 176, LOOK = 24 };   /* LOOK: free blocks of one bin looked at for the best fit */
@@ -54,10 +54,11 @@ struct unic_memory {
   unic_memory_pool *current;   /* where blocks come from: &main or a private pool */
   unic_memory_stats stats;
   bool poison;
-#if UNIC_ARENA_BYPASS
-  unic_block *all;             /* live blocks, linked by prev/next */
-#endif
+  unic_block *all;             /* live blocks outside the arena, linked by prev/next */
 };
+
+/* Memory that the CPU cannot read stays in the arena: a sanitizer sees nothing of it, and it can only be had in a few large pieces. */
+static bool bypass(const unic_memory *m) { return UNIC_ARENA_BYPASS && m->device->host; }
 
 /* ---------------------------------------------------------------- fault injection */
 
@@ -276,6 +277,30 @@ static void pool_release_slabs(unic_memory_pool *p) {
   p->slabs = NULL;
 }
 
+/* Outside the arena. */
+static unic_block *take_alone(unic_memory *m, int64_t bytes, int64_t rounded, void *owner) {
+  void *data = NULL;
+  unic_block *b = unic_new(sizeof *b);
+  if (b && posix_memalign(&data, UNIT, (size_t)(bytes < 1 ? 1 : bytes)) != 0) {
+    unic_delete(b);
+    b = NULL;
+    unic_fail_memory("[memory] the system has no %lld bytes", (long long)bytes);
+  }
+  if (!b) return NULL;
+  *b = (unic_block){.data = data, .bytes = rounded, .owner = owner, .pool = &m->main, .next = m->all};
+  if (m->all) m->all->prev = b;
+  m->all = b;
+  return b;
+}
+
+static void give_alone(unic_memory *m, unic_block *b) {
+  if (b->prev) b->prev->next = b->next;
+  else m->all = b->next;
+  if (b->next) b->next->prev = b->prev;
+  free(b->data);
+  unic_delete(b);
+}
+
 /* ---------------------------------------------------------------- the interface */
 
 unic_memory *unic_memory_new(unic_device *device, int64_t budget) {
@@ -310,22 +335,7 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
     unic_fail_memory("[memory] %s: %lld MB asked for, %lld MB in use, the budget is %lld MB (UNIC_MEMORY sets it)", m->device->name,
                      (long long)(rounded >> 20), (long long)(m->stats.active >> 20), (long long)(m->stats.budget >> 20));
   } else {
-#if UNIC_ARENA_BYPASS
-    void *data = NULL;
-    b = unic_new(sizeof *b);
-    if (b && (m->device->host ? posix_memalign(&data, UNIT, (size_t)(bytes < 1 ? 1 : bytes)) != 0 : m->device->api->reserve(m->device, rounded, &data) != UNIC_OK)) {
-      unic_delete(b);
-      b = NULL;
-      unic_fail_memory("[memory] the system has no %lld bytes", (long long)bytes);
-    }
-    if (b) {
-      *b = (unic_block){.data = data, .bytes = rounded, .owner = owner, .pool = &m->main, .next = m->all};
-      if (m->all) m->all->prev = b;
-      m->all = b;
-    }
-#else
-    b = take_from(m->current, rounded, owner);
-#endif
+    b = bypass(m) ? take_alone(m, bytes, rounded, owner) : take_from(m->current, rounded, owner);
   }
   if (b) {
     m->stats.active += b->bytes;
@@ -347,20 +357,16 @@ void unic_memory_give(unic_block *b) {
   pthread_mutex_lock(&m->lock);
   m->stats.active -= b->bytes;
   m->stats.blocks--;
-#if UNIC_ARENA_BYPASS
-  if (b->prev) b->prev->next = b->next;
-  else m->all = b->next;
-  if (b->next) b->next->prev = b->prev;
-  if (m->device->host) free(b->data);
-  unic_delete(b);
-#else
-  if (m->poison) memset(b->data, 0xcb, (size_t)b->bytes);
-  give_to(p, b);
-  if (p->orphan && p->live == 0) {
-    pool_release_slabs(p);
-    unic_delete(p);
+  if (bypass(m)) {
+    give_alone(m, b);
+  } else {
+    if (m->poison) memset(b->data, 0xcb, (size_t)b->bytes);
+    give_to(p, b);
+    if (p->orphan && p->live == 0) {
+      pool_release_slabs(p);
+      unic_delete(p);
+    }
   }
-#endif
   pthread_mutex_unlock(&m->lock);
 }
 
@@ -398,13 +404,10 @@ void unic_memory_budget_set(unic_memory *m, int64_t bytes) {
 
 void unic_memory_each(unic_memory *m, void (*visit)(void *context, void *owner, int64_t bytes), void *context) {
   pthread_mutex_lock(&m->lock);
-#if UNIC_ARENA_BYPASS
   for (unic_block *b = m->all; b; b = b->next) visit(context, b->owner, b->bytes);
-#else
   for (slab *s = m->main.slabs; s; s = s->next)
     for (unic_block *b = s->first; b; b = b->next)
       if (!b->free && b->owner) visit(context, b->owner, b->bytes);
-#endif
   pthread_mutex_unlock(&m->lock);
 }
 
@@ -418,7 +421,7 @@ unic_memory_pool *unic_memory_pool_begin(unic_memory *m) {
   return p;
 }
 
-bool unic_block_in_pool(const unic_block *b, const unic_memory_pool *pool) { return !UNIC_ARENA_BYPASS && b->pool == pool; }
+bool unic_block_in_pool(const unic_block *b, const unic_memory_pool *pool) { return b->pool == pool; }
 
 void unic_memory_pool_end(unic_memory *m) {
   pthread_mutex_lock(&m->lock);

@@ -43,15 +43,13 @@ unic_status unic_storage_new(struct unic_device *device, int64_t bytes, unic_sto
       }
     }
     s->data = unic_block_data(s->block);
-#if UNIC_ARENA_BYPASS
-    if (unic_recording_id(device)) {   /* no private pool there: a recording holds what was made in it instead */
+    if (UNIC_ARENA_BYPASS && device->host && unic_recording_id(device)) {   /* no private pool there: a recording holds what was made in it instead */
       unic_status status = unic_record_hold(device, s);
       if (status != UNIC_OK) {
         unic_storage_unref(s);
         return status;
       }
     }
-#endif
     if (bytes >= (1 << 20) && unic_call_up.line) s->line = unic_call_up.line();
   }
   *out = s;

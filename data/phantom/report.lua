@@ -274,7 +274,7 @@ function report.text(args, i, language, info)
   return concat(list, " ")
 end
 
---- A part of the report, as training shows it: all the positive sentences, or (two times in five) some of them, and at most two others, shuffled.
+--- A part of the report, as training shows it: all the positive sentences and at most two others, shuffled.
 -- So a text of one sentence, as a prompt is, is nothing new to the text encoder. Another epoch takes another part.
 function report.sample(args, i, language, epoch)
   local list = report.sentences(args, i, language)
@@ -283,14 +283,10 @@ function report.sample(args, i, language, epoch)
   for _, s in ipairs(list) do
     if s.positive then positive[#positive + 1] = s.text else other[#other + 1] = s.text end
   end
-  shuffle(positive, r)
   shuffle(other, r)
-  local keep = #positive
-  if keep > 1 and r:chance(0.4) then keep = r:integer(keep - 1) end
   local extra = r:integer(3) - 1
-  if keep == 0 and extra == 0 then extra = 1 end
-  local text = {}
-  for k = 1, keep do text[k] = positive[k] end
+  if #positive == 0 and extra == 0 then extra = 1 end
+  local text = positive
   for k = 1, extra do text[#text + 1] = other[k] end
   return concat(shuffle(text, r), " ")
 end

@@ -488,9 +488,6 @@ size_t unic_dataset_sample_text(const unic_dataset *set, int64_t i, uint64_t epo
     const int64_t other = marked(lines, '-', others);
     shuffle(list, count, &random);
     shuffle(others, other, &random);
-    const bool some = unic_stream_chance(&random, 0.4);
-    const int64_t part = 1 + unic_stream_below(&random, count > 1 ? count - 1 : 1);
-    if (count > 1 && some) count = part;
     int64_t extra = unic_stream_below(&random, 3);
     if (count == 0 && extra == 0) extra = 1;
     for (int64_t k = 0; k < extra && k < other; k++) list[count++] = others[k];

@@ -90,9 +90,9 @@ typedef unic_status unic_dataset_draw(void *context, int64_t item, uint8_t *out)
 unic_status unic_dataset_picture(unic_dataset *set, int64_t item, uint8_t *scratch, unic_dataset_draw *draw, void *context,
                                  const uint8_t **pixels, bool *bad);
 
-/* A random part of an item's report, the same for the same epoch. Where the sentences that state findings are known: all of these or (two times
- * in five) some, and at most two others; else one sentence up to all of them. In random order. Short texts make a prompt of one sentence
- * nothing new to a text encoder. Written to `out`, which has room for unic_dataset_sample_room bytes; returns its length. */
+/* A random part of an item's report, the same for the same epoch. Where the sentences that state findings are known: all of these
+ * and at most two others; else one sentence up to all of them. In random order. Short texts make a prompt of one sentence nothing new to a text
+ * encoder; a finding left out would make its picture a false negative of the text. Written to `out`, which has room for unic_dataset_sample_room bytes; returns its length. */
 size_t unic_dataset_sample_room(const unic_dataset *set, int64_t item);
 size_t unic_dataset_sample_text(const unic_dataset *set, int64_t item, uint64_t epoch, char *out);
 

@@ -420,7 +420,7 @@ describe("phantom reports", function()
 
   it("give training texts that are parts of the report, new in each epoch", function()
     local set = phantom.open {studies = 300}
-    local differ, whole, single = 0, 0, 0
+    local differ, single = 0, 0
     for i = 1, set.n do
       local language = set:language(i)
       local known, positives = {}, 0
@@ -439,14 +439,13 @@ describe("phantom reports", function()
           assert.is_not_nil(positive, sentence)
           if positive then taken = taken + 1 else others = others + 1 end
         end
-        assert(others <= 2 and (taken >= 1 or positives == 0))
-        if taken == positives and positives > 1 then whole = whole + 1 end
+        assert(others <= 2 and taken == positives)
         if taken + others == 1 then single = single + 1 end
         if first and text ~= first then differ = differ + 1 end
         first = first or text
       end
     end
-    assert(differ > 500 and whole > 200 and single > 100)
+    assert(differ > 500 and single > 100)
   end)
 
   it("come as columns", function()

@@ -86,19 +86,20 @@ describe("a program with workers at work", function()
   setup(function() folder = files_support.folder() end)
   teardown(function() files_support.remove(folder) end)
 
-  local function run(ending)
+  local function run(ending, environment)
     local path = files_support.write(folder .. "/ending.lua", [[
 local data = require "unic.data"
 local ds = data.open("phantom", { studies = 64, size = 64 })
 local it = data.batches(ds, { batch = 8, workers = 3, prefetch = 8, views = { view1 = { { "jitter" } }, view2 = { { "noise" } } } })
 it:next()
 ]] .. ending)
-    local _, code = shell(root .. "/unic " .. path, { timeout = 20 })
+    local _, code = shell((environment or "") .. root .. "/unic " .. path, { timeout = 20 })
     return code
   end
 
   it("ends by reaching its end", function() assert.equal(0, run "") end)
-  it("ends by os.exit", function() assert.equal(3, run "os.exit(3)") end)
+  -- Leaving this way frees nothing, by the language's rule: no leak for a sanitizer to report (./unic check asan).
+  it("ends by os.exit", function() assert.equal(3, run("os.exit(3)", "ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 ")) end)
   it("ends by os.exit with a closed state", function() assert.equal(4, run "os.exit(4, true)") end)
   it("ends by an error", function() assert.equal(1, run "error 'enough'") end)
 

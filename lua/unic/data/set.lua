@@ -53,8 +53,8 @@ function Set:report(i)
   return self.handle:report(i)
 end
 
---- A random part of the report of item i, as training shows it: where it is known which sentences state findings (phantom), all of these or
--- some, and at most two others; else one sentence up to all of them. In random order.
+--- A random part of the report of item i, as training shows it: where it is known which sentences state findings (phantom), all of these
+-- and at most two others; else one sentence up to all of them. In random order.
 -- @param i from 1
 -- @param epoch a whole number; another epoch takes another part
 -- @return a string
