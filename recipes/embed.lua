@@ -20,7 +20,7 @@ model:to(device)
 
 local pictures = medunic.pictures(run.options)
 local source = opt.data ~= "" and opt.data or run.options.data
-local ds = unic.data.open(source, { split = source == "phantom" and "test" or nil, size = pictures.store })
+local ds = unic.data.open(source, { split = (opt.data == "" or source == "phantom") and "test" or nil, size = pictures.store })
 local view = { { "normalize", 0.5, 0.5 } }
 if pictures.store ~= pictures.size then table.insert(view, 1, { "center_crop", pictures.size }) end
 

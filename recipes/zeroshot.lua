@@ -13,7 +13,7 @@ local opt = unic.options {
   { "run", "runs/last", "the finished run" },
   { "data", "", "data set (default: the run's own)" },
   { "prompts", phantom.prompt_file, "prompts: set,finding,language,polarity,text" },
-  { "split", "test", "part of the built-in set", choices = { "val", "test" } },
+  { "split", "test", "part of the run's own set; another is asked in full", choices = { "val", "test" } },
 }
 local run = unic.run.open(opt.run)
 local tokenizer = unic.text.wordpiece(run.vocab)
@@ -24,5 +24,5 @@ local pictures = medunic.pictures(run.options)
 local source = opt.data ~= "" and opt.data or run.options.data
 evaluate(run, model:to(unic.device(opt.device)), tokenizer, {
   data = source, size = pictures.store, crop = pictures.size, channels = pictures.channels, built_in = source == "phantom", seed = run.options.seed,
-  prompts = opt.prompts, split = opt.split,
+  prompts = opt.prompts, split = (opt.data == "" or source == "phantom") and opt.split or nil,
 })

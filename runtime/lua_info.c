@@ -6,7 +6,6 @@
 #include <histedit.h>
 #include <png.h>
 #include <turbojpeg.h>
-#include <utf8proc.h>
 #include <zip.h>
 #include <zlib.h>
 
@@ -26,8 +25,6 @@ static int libraries(lua_State *L) {
   set_text(L, "libpng", png_get_libpng_ver(NULL));
   set_text(L, "libzip", zip_libzip_version());
   set_text(L, "zlib", zlibVersion());
-  set_text(L, "utf8proc", utf8proc_version());
-  set_text(L, "unicode", utf8proc_unicode_version());
   lua_pushfstring(L, "%d.%d", LIBEDIT_MAJOR, LIBEDIT_MINOR);
   lua_setfield(L, -2, "libedit");
 #ifdef UNIC_TURBOJPEG_VERSION

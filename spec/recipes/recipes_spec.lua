@@ -64,6 +64,12 @@ describe("recipes/pretrain_medunic.lua", function()
     local options = { data = own, steps = 4, batch = 4, size = 16, run = own .. "/run" }
     local out = testing.recipe(root .. "recipes/pretrain_medunic.lua", options)
     assert.equal(4, out.result.steps)
+    -- What it is asked at the end is the part that it has not seen: 6 rows of 24.
+    local eval = unic.files.read_csv(own .. "/run/eval.csv")
+    for r = 1, eval:rows() do
+      assert.equal("test", eval:get(r, "split"))
+      assert.equal("6", eval:get(r, "n"))
+    end
     local skipped = unic.files.read_csv(own .. "/run/skipped.csv")
     assert.same({ "row", "path", "reason" }, skipped:columns())
     local rows = {}
