@@ -52,7 +52,7 @@ if wanted "seeds" then
     check:at_least(name .. "side_auc", v.side_auc, 0.88)
     check:note(name .. "swap_auc", v.swap_auc)
     check:at_most(name .. "median_rank", v.median_rank, 10)
-    check:at_most(name .. "seconds", v.seconds, 240)
+    check:note(name .. "seconds", v.seconds)   -- whose limit is chroot's
   end
 end
 
