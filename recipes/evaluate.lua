@@ -100,6 +100,7 @@ return function(run, model, tokenizer, options)
   for row = 1, n do reports[row] = ds:report(item_of(row)) end
   local found = metrics.retrieval(images, embed(reports), { pool = 256, same = reports })
   result.retrieval_acc1, result.chance_acc1, result.median_rank = found.acc1, found.chance_acc1, found.median_rank
+  for _, name in ipairs { "acc1", "chance_acc1", "median_rank" } do note("retrieval_" .. name, "", "", found[name]) end
 
   if options.built_in then
     local set = phantom.open { split = split, size = options.size }
@@ -119,6 +120,8 @@ return function(run, model, tokenizer, options)
     local gap = metrics.language_gap(a, b)
     result.language_gap, result.separability = gap.gap, metrics.separability(a, b)
     note("language_gap", "", "", gap.gap)
+    note("separability", "", "", result.separability)
+    note("swap_auc", "", "", result.swap_auc)
     if options.untrained then
       local sums = { en = {}, es = {} }
       for k = 1, 5 do

@@ -175,8 +175,10 @@ describe("the prompt", function()
       screen:expect("\nbegun\n")
       screen:type("\3")
       screen:expect("^C")
-      screen:pause(0.3)   -- two signals at once would be one
-      screen:type("\3")
+      for _ = 1, 3 do   -- two signals at once are one: on a busy machine the second may have come too early
+        screen:pause(0.3)
+        screen:type("\3")
+      end
       assert.equal(130, screen:close())
     end)
 

@@ -66,6 +66,7 @@ describe("recipes/pretrain_medunic.lua", function()
     assert.equal(4, out.result.steps)
     -- What it is asked at the end is the part that it has not seen: 6 rows of 24.
     local eval = unic.files.read_csv(own .. "/run/eval.csv")
+    assert.is_true(eval:rows() > 3)
     for r = 1, eval:rows() do
       assert.equal("test", eval:get(r, "split"))
       assert.equal("6", eval:get(r, "n"))

@@ -137,7 +137,7 @@ at_most suite_seconds "$suite_seconds" 480
 if [ $keep = yes ]; then
   note machine "$chroot"
 else
-  umount "$chroot/var/cache/apt/archives" "$chroot/dev/shm" "$chroot/proc"
+  umount "$chroot/var/cache/apt/archives" "$chroot/dev/shm" "$chroot/dev/pts" "$chroot/proc" 2>/dev/null
   rm -rf "$machine"
 fi
 finish
