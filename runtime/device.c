@@ -5,10 +5,12 @@
 #include "plan.h"
 
 #include <dlfcn.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { MAX_DEVICES = 32 };
 static unic_device *devices[MAX_DEVICES];
@@ -69,13 +71,34 @@ static const unic_host host = {
 
 void unic_device_plugin_folder(const char *path) { snprintf(plugin_folder, sizeof plugin_folder, "%s", path); }
 
+/* "cpu, far, meta": the kinds that can be opened, as the plug-ins' file names tell. */
+static void device_kinds(char *out, size_t bytes) {
+  char pattern[1200];
+  glob_t found = {0};
+  size_t used = (size_t)snprintf(out, bytes, "cpu, meta");
+  snprintf(pattern, sizeof pattern, "%s/unic_*.so", plugin_folder);
+  if (glob(pattern, 0, NULL, &found) == 0) {
+    for (size_t i = 0; i < found.gl_pathc && used < bytes; i++) {
+      const char *name = strrchr(found.gl_pathv[i], '/') + sizeof "/unic_" - 1;
+      used += (size_t)snprintf(out + used, bytes - used, ", %.*s", (int)strcspn(name, "."), name);
+    }
+  }
+  globfree(&found);
+}
+
 static unic_status plugin_load(const char *kind, const unic_device_api **api) {
   char path[1200], file[64];
   snprintf(file, sizeof file, "%s", kind);
   for (char *c = file; *c; c++) if (*c == '-') *c = '_';
   snprintf(path, sizeof path, "%s/unic_%s.so", plugin_folder, file);
   void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) return unic_fail("[device] argument 'device': there is no device '%s' (%s)", kind, dlerror());
+  if (!handle) {
+    const char *reason = dlerror();
+    if (access(path, F_OK) == 0) return unic_fail("[device] argument 'device': %s cannot be used: %s", kind, reason);
+    char kinds[256];
+    device_kinds(kinds, sizeof kinds);
+    return unic_fail("[device] argument 'device': there is no device '%s' in this build, expected one of: %s", kind, kinds);
+  }
   const unic_device_api *(*plugin)(const unic_host *, const char **) = NULL;
   *(void **)&plugin = dlsym(handle, "unic_plugin");
   const char *reason = "it exports no unic_plugin";

@@ -190,6 +190,23 @@ unic.device = core.device_default
 -- @param device nil = the default device
 unic.synchronize = core.synchronize
 
+--- Save a tensor, or a table of tensors, strings, numbers, booleans and tables, as a safetensors file.
+-- A tensor or table that occurs twice is saved once and is one again when it is loaded; `requires_grad` is kept; save a module by its
+-- `:state_dict()`.
+-- @param path the file; an existing one is replaced when the new one is whole
+-- @param value what to save
+function unic.save(path, value)
+  return require("unic.save").save(path, value)
+end
+
+--- Load what `unic.save` wrote. Any other safetensors file gives a table of its tensors by name.
+-- @param path the file
+-- @param[opt] options `device` for the tensors: nil = the default device
+-- @return what was saved
+function unic.load(path, options)
+  return require("unic.save").load(path, options)
+end
+
 -- Sub-modules on first use: unic.nn, unic.optim, ...
 local LAZY = { nn = 1, losses = 1, optim = 1, data = 1, text = 1, files = 1, metrics = 1, run = 1, plot = 1, testing = 1, options = 1 }
 local names = {}

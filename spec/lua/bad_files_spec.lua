@@ -16,6 +16,14 @@ local dir
 local function at(name) return dir .. "/" .. name end
 local function put(name, bytes) return support.write(at(name), bytes) end
 
+-- A file of unic.save with such a text; written by the row itself, as many rows share its name.
+local function put_value(name)
+  return function(value)
+    files.safetensors_save(at(name), {}, { ["unic.value"] = value })
+    return at(name)
+  end
+end
+
 local HEADER, VOCABULARY = "image,report,language\n", { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "effusion", "##s" }
 
 -- The files that rows read; a.png is a good picture.
@@ -296,6 +304,45 @@ local ROWS = {
     "[safetensors_save] tensor 'a': a number was given, expected a tensor" },
   { "safetensors_save: a list", function() files.safetensors_save(at "new.safetensors", { unic.ones(1) }) end,
     "[safetensors_save] argument 'tensors': a name is a number, expected a string" },
+  -- unic.save and unic.load
+  { "save: a number as the path", function() unic.save(1, {}) end, "[save] argument 'path': the number 1, expected a string" },
+  { "save: no path", function() unic.save("", {}) end, "[safetensors_save] argument 'path': is empty, expected the name of a file" },
+  { "save: nothing", function() unic.save(at "new.safetensors") end, "[save] argument 'value': nil, expected a tensor or a table" },
+  { "save: a folder there is not", function() unic.save(at "elsewhere/new.safetensors", {}) end,
+    "[safetensors_save] 'DIR/elsewhere/new.safetensors': cannot be written (No such file or directory)" },
+  { "save: a function in it", function() unic.save(at "new.safetensors", { fns = { print } }) end,
+    "[save] value.fns[1] is a function, expected tensors, plain tables, strings, numbers and booleans" },
+  { "save: a module in it", function() unic.save(at "new.safetensors", { ["my net"] = nn.Linear(1, 1) }) end,
+    '[save] value["my net"] is a table with a metatable (save its :state_dict()), expected tensors, plain tables, strings, numbers and booleans' },
+  { "save: a table of a class", function() unic.save(at "new.safetensors", setmetatable({}, {})) end,
+    "[save] value is a table with a metatable, expected tensors, plain tables, strings, numbers and booleans" },
+  { "save: a tensor as a key", function() unic.save(at "new.safetensors", { x = { [unic.ones(1)] = 1 } }) end,
+    "[save] value.x has a key that is a tensor, expected strings, numbers and booleans as keys" },
+  { "load: a table as the path", function() unic.load {} end, "[load] argument 'path': a table, expected a string" },
+  { "load: no such file", function() unic.load(at "none.safetensors") end,
+    "[safetensors_open] 'DIR/none.safetensors': cannot be read (No such file or directory)" },
+  { "load: an option there is not", function() unic.load(at "good.safetensors", { devise = "cpu" }) end,
+    "[load] there is no option 'devise', did you mean 'device'?" },
+  { "load: a device there is not", function() unic.load(at "good.safetensors", { device = "vulkan" }) end,
+    "[device] argument 'device': there is no device 'vulkan' in this build, expected one of: cpu, meta ..." },
+  { "load: no JSON", function() unic.load(put_value "bad.safetensors" "{nope") end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' in the metadata is not what unic.save writes" },
+  { "load: a later format", function() unic.load(put_value "bad.safetensors" '{"format":2,"root":1,"tables":[]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' has the format 2, this version reads 1" },
+  { "load: null", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":null,"tables":[]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' holds null, where a value should be" },
+  { "load: a table that is not there", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":{"table":2},"tables":[{"list":[],"pairs":[]}]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' names table 2 of 1" },
+  { "load: a tensor that is not there", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":{"tensor":"x"},"tables":[]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' names a tensor 'x', which the file does not have" },
+  { "load: a number that is none", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":{"number":"one"},"tables":[]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' holds 'one' as a number" },
+  { "load: an object of something else", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":{"bytes":"f"},"tables":[]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' holds an object that says nothing this version knows" },
+  { "load: a table of something else", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":1,"tables":[{"list":[]}]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' has a table 1 without list and pairs" },
+  { "load: nan as a key", function() unic.load(put_value "bad.safetensors" '{"format":1,"root":1,"tables":[{"list":[],"pairs":[[{"number":"nan"},1]]}]}') end,
+    "[load] 'DIR/bad.safetensors': its 'unic.value' has a table 1 with a key that cannot be one" },
   { "safetensors_save: metadata that is a number", function() files.safetensors_save(at "new.safetensors", {}, { step = 1 }) end,
     "[safetensors_save] metadata 'step': a number, expected strings as keys and values" },
   { "safetensors_save: no such folder", function() files.safetensors_save(at "nowhere/new.safetensors", { a = unic.ones(1) }) end,
@@ -387,7 +434,7 @@ local ROWS = {
     "[batches] option 'start': epoch 0, position -1, expected whole numbers from 0 on" },
   { "batches: a rank beyond the ranks", function() batches { rank = 2, ranks = 2 } end, "[batches] option 'rank': 2, expected 0 to 1" },
   { "batches: a device there is not", function() batches({ device = "fpga", drop_last = false }):next() end,
-    "[device] argument 'device': there is no device 'fpga' ..." },
+    "[device] argument 'device': there is no device 'fpga' in this build, expected one of: cpu, meta ..." },
   { "apply: a table", function() data.apply({}, { 1 }) end,
     "[apply] argument 'image': a table was given, expected a tensor [H, W] or [C, H, W]" },
   { "apply: a crop beyond the picture", function() data.apply({ { "random_crop", 99 } }, unic.ones(8, 8)) end,
@@ -433,7 +480,7 @@ local ROWS = {
   { "run: a folder in use as a file", function() unic.run("toy", { run = at "a.png" }) end,
     "[run] 'DIR/a.png' is a file, expected a folder" },
   { "run: a device there is not", function() unic.run("toy", { run = at "new1", device = "npu" }) end,
-    "[device] argument 'device': there is no device 'npu' ..." },
+    "[device] argument 'device': there is no device 'npu' in this build, expected one of: cpu, meta ..." },
   { "run: threads that are a word", function() unic.run("toy", { run = at "new2", threads = "all" }) end,
     "[run] argument 'threads': the string \"all\", expected an integer" },
   { "run: a seed that is a word", function() unic.run("toy", { run = at "new3", seed = "x" }) end,

@@ -116,7 +116,7 @@ local ROWS = {
   { "class: no name", function() nn.class() end, "[nn.class] argument 'name': nil, expected a string" },
   { "a class without forward", function() nn.class "Mine"()(v3) end, "[Mine] it has no forward, so it cannot be called" },
   { "module:to: a device there is not", function() nn.Linear(2, 2):to "metal" end,
-    "[device] argument 'device': there is no device 'metal' ..." },
+    "[device] argument 'device': there is no device 'metal' in this build, expected one of: cpu, meta ..." },
   { "module:to: integers", function() nn.Linear(2, 2):to "i64" end,
     "[module:to] argument '1': i64 was given, expected a floating dtype or a device" },
   { "module:hook: no function", function() nn.Linear(2, 2):hook(3) end, "[module:hook] argument 'fn': the number 3, expected a function" },
