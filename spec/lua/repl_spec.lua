@@ -173,6 +173,7 @@ describe("the prompt", function()
       open()
       screen:type("print('begun') while true do pcall(function() while true do end end) end\r")
       screen:expect("\nbegun\n")
+      screen:pause(0.3)   -- until it is inside the inner function: one that comes before it is answered
       screen:type("\3")
       screen:expect("^C")
       for _ = 1, 3 do   -- two signals at once are one: on a busy machine the second may have come too early
