@@ -6,6 +6,7 @@
 local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local core = require "unic.core"
+local recompute = require "unic.recompute"
 local ops = core.ops.call
 
 local bert = {}
@@ -91,22 +92,23 @@ local Encoder = nn.class "BertEncoder"
 function Encoder:init(o)
   local layers = nn.List()
   for _ = 1, o.depth do layers:append(Layer(o)) end
-  self.layer = layers
+  self.layer, self.checkpoint = layers, o.checkpoint
 end
 function Encoder:forward(x, mask)
-  for i = 1, #self.layer do x = self.layer[i](x, mask) end
+  for i = 1, #self.layer do x = recompute.call(self.checkpoint, self.layer[i], x, mask) end
   return x
 end
 
 bert.Bert = nn.class "BertModel"
 
 --- @param options `vocab` (its number of tokens, required), `width` (768), `depth` (12), `heads` (12), `hidden` (3072), `positions` (512), `types` (2),
--- `dropout` (0.1), `attention_dropout` (0.1), `eps` (1e-12), `padding` (0, the id of [PAD])
+-- `dropout` (0.1), `attention_dropout` (0.1), `eps` (1e-12), `padding` (0, the id of [PAD]),
+-- `checkpoint` (layers are computed again in the backward: `unic.checkpoint`)
 function bert.Bert:init(options)
   local o = {}
   for key, value in pairs(arguments.options("bert", options, {
     vocab = SIZE, width = SIZE, depth = SIZE, heads = SIZE, hidden = SIZE, positions = SIZE, types = SIZE, dropout = SHARE, attention_dropout = SHARE,
-    eps = "number", padding = "integer",
+    eps = "number", padding = "integer", checkpoint = "boolean",
   })) do o[key] = value end
   for key, value in pairs { width = 768, depth = 12, heads = 12, hidden = 3072, positions = 512, types = 2, dropout = 0.1, attention_dropout = 0.1, eps = 1e-12, padding = 0 } do
     if o[key] == nil then o[key] = value end

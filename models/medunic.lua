@@ -33,17 +33,19 @@ local Medunic = nn.class "Medunic"
 
 --- @param options `vision` and `text` (names of encoders), `vocab` (number of tokens), `channels` (of the pictures), `size` (their side), `dim` (512,
 -- joint space), `ctr_dim` (512), `hidden` (2048, of the projectors), `pool` ("cls" or "mean", of the text), `dropout` (0.1, of the text encoder),
--- `position_map` (false; small networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart)
+-- `position_map` (false; small networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart), `checkpoint` (the
+-- encoders' blocks are computed again in the backward: `unic.checkpoint`)
 function Medunic:init(options)
   local o = arguments.options("medunic", options, {
     vision = "string", text = "string", vocab = SIZE, channels = SIZE, size = SIZE, dim = SIZE, ctr_dim = SIZE, hidden = SIZE,
     pool = { "choice", "cls", "mean" }, dropout = { "number", least = 0, most = 1 }, position_map = "boolean",
+    checkpoint = "boolean",
   })
   arguments.check("medunic", "vision", o.vision, "string")
   arguments.check("medunic", "text", o.text, "string")
   local is_vit = o.vision:find "^vit" ~= nil
-  self.image_encoder = pick("vision", o.vision, VISION)(is_vit and { channels = o.channels, size = o.size } or { channels = o.channels })
-  self.text_encoder = pick("text", o.text, TEXT) { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout }
+  self.image_encoder = pick("vision", o.vision, VISION){ channels = o.channels, size = is_vit and o.size or nil, checkpoint = o.checkpoint }
+  self.text_encoder = pick("text", o.text, TEXT) { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout, checkpoint = o.checkpoint }
   self.pool = o.pool or "cls"
   local features = self.image_encoder.features
   if o.position_map then
@@ -76,6 +78,7 @@ function Medunic.from_options(opt, vocab)
   return Medunic {
     vision = opt.vision, text = opt.text, vocab = vocab, channels = pictures.channels, size = pictures.size, dim = opt.dim, ctr_dim = opt.ctr_dim,
     hidden = opt.hidden, pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
+    checkpoint = opt.recompute,
   }
 end
 

@@ -7,6 +7,7 @@ local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local tensor = require "unic.tensor"
 local core = require "unic.core"
+local recompute = require "unic.recompute"
 local ops = core.ops.call
 local make = tensor.exports
 
@@ -59,15 +60,16 @@ end
 vit.Vit = nn.class "Vit"
 
 --- @param options `size` (224), `patch` (16), `channels` (3), `width` (768), `depth` (12), `heads` (12), `mlp` (4, the hidden layer is that much
--- wider), `dropout` (0), `drop_path` (0; rises linearly over depth to this)
+-- wider), `dropout` (0), `drop_path` (0; rises linearly over depth to this), `checkpoint` (blocks are computed again in the backward: `unic.checkpoint`)
 function vit.Vit:init(options)
   options = arguments.options("vit", options, {
     size = SIZE, patch = SIZE, channels = SIZE, width = SIZE, depth = SIZE, heads = SIZE, mlp = "number", dropout = SHARE, drop_path = SHARE,
+    checkpoint = "boolean",
   })
   local size, patch, width, depth = options.size or 224, options.patch or 16, options.width or 768, options.depth or 12
   if size % patch ~= 0 then core.fail(("[vit] argument 'size': %d is no multiple of the patch size %d"):format(size, patch)) end
   local tokens = (size / patch) ^ 2
-  self.features, self.size, self.patch = width, size, patch
+  self.features, self.size, self.patch, self.checkpoint = width, size, patch, options.checkpoint
   self.cls_token = nn.Parameter(ops.normal_(make.empty(1, 1, width), 0, 0.02))
   self.pos_embed = nn.Parameter(ops.normal_(make.empty(1, tokens + 1, width), 0, 0.02))
   self.patch_embed = PatchEmbed(options.channels or 3, width, patch)
@@ -90,7 +92,7 @@ function vit.Vit:tokens(x)
   local patches = self.patch_embed(x)
   local cls = ops.expand(self.cls_token, { x:size(1), 1, self.features })
   local sum, branch = ops.add(ops.cat({ ops.cast(cls, patches.dtype), patches }, 2), self.pos_embed), nil
-  for i = 1, #self.blocks do sum, branch = self.blocks[i](sum, branch) end
+  for i = 1, #self.blocks do sum, branch = recompute.call(self.checkpoint, self.blocks[i], sum, branch) end
   return (self.norm:add(branch, sum, self.blocks[#self.blocks].dropout))
 end
 

@@ -1,6 +1,7 @@
 /* Dispatch. In order: device and dtype of the call, autocast, the generator, what the op accepts as layouts, the shape rule, outputs, plan,
  * launch, versions, tape. Everything that can be wrong with shapes, dtypes and devices is said before the device works. */
 #include "dispatch.h"
+#include "recompute.h"
 #include "replay.h"
 #include "tape.h"
 
@@ -373,6 +374,16 @@ static unic_status check_dims(const unic_call *c, int i, const unic_arg_info *a,
   return UNIC_OK;
 }
 
+/* Inside a checkpointed piece: generators are noted, and what the second run would change again (running statistics) is a copy. */
+static unic_status leave_alone(work *w, int i, const unic_arg_info *a) {
+  unic_tensor *t = w->c->in[i], *copy;
+  if (a->kind == UNIC_KIND_RNG) return unic_frame_rng(t);
+  if (!unic_frame_keeps(t)) return UNIC_OK;
+  UNIC_TRY(unic_tensor_convert(t, t->dtype, UNIC_LAYOUT_KEEP, &copy));
+  hold(w, i, copy);
+  return UNIC_OK;
+}
+
 static unic_status check(work *w) {
   unic_call *c = w->c;
   letters known = {0};
@@ -420,6 +431,7 @@ static unic_status check(work *w) {
     }
     UNIC_TRY(check_class(c, i, a, t));
     UNIC_TRY(check_dims(c, i, a, t, &known));
+    if (a->mutated && unic_frame_current) UNIC_TRY(leave_alone(w, i, a));
   }
   return UNIC_OK;
 }

@@ -1,4 +1,4 @@
-/* The door to tensors: handles, their life (collector, scopes, free), construction, single elements, devices, gradients. */
+/* The door to tensors: handles, their life (collector, scopes, free), construction, single elements, devices. Gradients: lua_tape.c. */
 #include "lua_unic.h"
 
 #include <math.h>
@@ -15,8 +15,6 @@ typedef struct unic_scope {
 static unic_scope *scope;              /* innermost open scope */
 static int metatable_ref = LUA_NOREF;  /* in the registry */
 static const void *metatable_pointer;  /* its identity, for a quick type check */
-static int64_t last_key;
-static const char closures_key = 0;    /* registry: weak table key -> closure */
 
 /* ---------------------------------------------------------------- handles */
 
@@ -117,7 +115,7 @@ static void keep_returned(lua_State *L, int index, unic_scope *to, int depth) {
 }
 
 /* scope(fn, ...) -> what fn returns; every other tensor that fn made is freed, parameters, buffers and gradients excepted. */
-static int run_scope(lua_State *L) {
+int unic_door_scope(lua_State *L) {
   unic_door_function(L, 1, "scope");
   unic_scope own = {.parent = scope, .line = unic_call_up.line ? unic_call_up.line() : 0};
   scope = &own;
@@ -139,138 +137,6 @@ static int run_scope(lua_State *L) {
   }
   if (status != 0) return lua_error(L);
   return lua_gettop(L);
-}
-
-/* ---------------------------------------------------------------- graph environments */
-
-/* Weak by value: a closure lives as long as a handle's environment holds it. */
-static void push_closures(lua_State *L) {
-  lua_pushlightuserdata(L, (void *)&closures_key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
-}
-
-bool unic_closure_push(lua_State *L, int64_t key) {
-  push_closures(L);
-  lua_pushnumber(L, (double)key);
-  lua_rawget(L, -2);
-  lua_remove(L, -2);
-  if (lua_isfunction(L, -1)) return true;
-  lua_pop(L, 1);
-  return false;
-}
-
-/* Make `function` live as long as the handle and whatever is computed from it; its key. Indices must be absolute. */
-int64_t unic_closure_keep(lua_State *L, int handle, int function) {
-  unic_handle *h = unic_handle_at(L, handle);
-  int64_t key = ++last_key;
-  push_closures(L);
-  lua_pushnumber(L, (double)key);
-  lua_pushvalue(L, function);
-  lua_rawset(L, -3);
-  lua_pop(L, 1);
-  lua_newtable(L);                 /* a new environment, so that tensors computed earlier do not hold what came later */
-  if (h->env) {
-    lua_getfenv(L, handle);
-    lua_rawseti(L, -2, 1);
-  }
-  lua_pushvalue(L, function);
-  lua_rawseti(L, -2, 2);
-  lua_setfenv(L, handle);
-  h->env = true;
-  return key;
-}
-
-/* The result's environment refers to those of all arguments that have one (lists included). */
-static void inherit_from(lua_State *L, int result, int index, int *found) {
-  unic_handle *h = unic_handle_at(L, index);
-  if (h) {
-    if (!h->env) return;
-    lua_getfenv(L, index);
-    if (*found == 0) {
-      lua_setfenv(L, result);
-    } else {
-      lua_getfenv(L, result);
-      if (lua_rawequal(L, -1, -2)) { lua_pop(L, 2); return; }
-      lua_newtable(L);
-      lua_insert(L, -3);
-      lua_rawseti(L, -3, 2);
-      lua_rawseti(L, -2, 1);
-      lua_setfenv(L, result);
-    }
-    (*found)++;
-  } else if (lua_type(L, index) == LUA_TTABLE) {
-    int n = (int)lua_objlen(L, index);
-    for (int m = 1; m <= n; m++) {
-      lua_rawgeti(L, index, m);
-      if (unic_handle_at(L, -1)) inherit_from(L, result, lua_gettop(L), found);
-      lua_pop(L, 1);
-    }
-  }
-}
-
-void unic_handle_inherit(lua_State *L, int result, int first_arg, int last_arg) {
-  unic_handle *h = unic_handle_at(L, result);
-  if (!h || !h->t || !h->t->node) return;
-  int found = 0;
-  for (int i = first_arg; i <= last_arg; i++) {
-    int type = lua_type(L, i);
-    if (type == LUA_TUSERDATA || type == LUA_TTABLE) inherit_from(L, result, i, &found);
-  }
-  h->env = found > 0;
-}
-
-static unic_status lua_failure(lua_State *L) {
-  const char *text = lua_tostring(L, -1);
-  unic_fail("%s", text ? text : "an error that is no string");
-  lua_pop(L, 1);
-  return UNIC_ERROR;
-}
-
-static unic_status call_backward(int64_t key, int nouts, unic_tensor *const *douts, int ninputs, unic_tensor **dins) {
-  lua_State *L = unic_door_state();
-  if (!L) return unic_fail("[fn] backward was called from another thread");
-  int top = lua_gettop(L);
-  luaL_checkstack(L, nouts + ninputs + 8, "unic.fn");
-  if (!unic_closure_push(L, key)) return unic_fail("[fn] its backward was collected: keep the tensors that unic.fn returned");
-  for (int j = 0; j < nouts; j++) {
-    if (douts[j]) unic_handle_push(L, unic_tensor_ref(douts[j]));
-    else lua_pushnil(L);
-  }
-  unic_status status = UNIC_OK;
-  if (lua_pcall(L, nouts, ninputs, 0) != 0) status = lua_failure(L);
-  for (int i = 0; status == UNIC_OK && i < ninputs; i++) {
-    unic_handle *h = unic_handle_at(L, top + 1 + i);
-    if (h && h->t) {
-      status = unic_tensor_alias(h->t, &dins[i]);
-    } else if (!lua_isnil(L, top + 1 + i)) {
-      status = unic_fail("[fn] backward returned %s as gradient %d, expected a tensor or nil", unic_door_kind(L, top + 1 + i), i + 1);
-    }
-  }
-  lua_settop(L, top);
-  return status;
-}
-
-static unic_status call_hook(int64_t key, unic_tensor *grad, unic_tensor **replacement) {
-  lua_State *L = unic_door_state();
-  if (!L) return unic_fail("[hook] called from another thread");
-  int top = lua_gettop(L);
-  luaL_checkstack(L, 8, "hook");
-  if (!unic_closure_push(L, key)) return UNIC_OK;   /* its tensor is gone, and with it who asked */
-  unic_handle_push(L, unic_tensor_ref(grad));
-  unic_status status = UNIC_OK;
-  if (lua_pcall(L, 1, 1, 0) != 0) status = lua_failure(L);
-  else {
-    unic_handle *h = unic_handle_at(L, -1);
-    if (h && h->t) {
-      if (h->t->ndim != grad->ndim || memcmp(h->t->shape, grad->shape, grad->ndim * sizeof *grad->shape) != 0)
-        status = unic_fail("[hook] it returned a gradient of another shape");
-      else status = unic_tensor_alias(h->t, replacement);
-    } else if (!lua_isnil(L, -1)) {
-      status = unic_fail("[hook] it returned %s, expected a tensor or nothing", unic_door_kind(L, -1));
-    }
-  }
-  lua_settop(L, top);
-  return status;
 }
 
 /* ---------------------------------------------------------------- construction */
@@ -570,7 +436,7 @@ static int handle_newindex(lua_State *L) {
   return 0;
 }
 
-/* ---------------------------------------------------------------- values, devices, gradients */
+/* ---------------------------------------------------------------- values, devices */
 
 /* to_device(x, device): a copy there, x itself when it is there already. */
 static int tensor_to_device(lua_State *L) {
@@ -659,144 +525,17 @@ static int tensor_set_keep(lua_State *L) {
   return 1;
 }
 
-static int tensor_retain_grad(lua_State *L) {
-  self(L, "retain_grad")->retain_grad = 1;
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* x:hook(fn): fn(gradient) runs when x's gradient is complete; what it returns (if a tensor) replaces it. */
-static int tensor_hook(lua_State *L) {
-  unic_tensor *t = self(L, "hook");
-  if (lua_type(L, 2) != LUA_TFUNCTION) {
-    unic_fail("[hook] argument 'fn': %s was given, expected a function", unic_door_kind(L, 2));
-    return unic_door_raise(L, UNIC_ERROR);
-  }
-  if (!t->node && !t->requires_grad) {
-    unic_fail("[hook] argument 'x': it needs no gradient, so its hook would never run");
-    return unic_door_raise(L, UNIC_ERROR);
-  }
-  int64_t key = unic_closure_keep(L, 1, 2);
-  if (t->node) t->node->outs[t->output].hook = key; else t->hook = key;
-  lua_settop(L, 1);
-  return 1;
-}
-
-/* backward(loss, gradient or nil, keep) */
-static int tensor_backward(lua_State *L) {
-  unic_tensor *t = self(L, "backward");
-  unic_tensor *dy = lua_isnoneornil(L, 2) ? NULL : unic_handle_tensor(L, 2, "backward", "gradient");
-  UNIC_DOOR(L, unic_backward(t, dy, lua_toboolean(L, 3), 0, NULL, NULL));
-  return 0;
-}
-
-/* gradients(loss, {inputs}, gradient or nil, keep) -> table of tensors (false where no gradient flows) */
-static int tensor_gradients(lua_State *L) {
-  unic_tensor *t = self(L, "grad");
-  if (lua_type(L, 2) != LUA_TTABLE) {
-    unic_fail("[grad] argument 'inputs': %s was given, expected a table of tensors", unic_door_kind(L, 2));
-    return unic_door_raise(L, UNIC_ERROR);
-  }
-  int n = (int)lua_objlen(L, 2);
-  unic_tensor *dy = lua_isnoneornil(L, 3) ? NULL : unic_handle_tensor(L, 3, "grad", "gradient");
-  unic_tensor **targets = lua_newuserdata(L, (size_t)(2 * n + 1) * sizeof *targets), **results = targets + n;
-  for (int i = 0; i < n; i++) {
-    lua_rawgeti(L, 2, i + 1);
-    targets[i] = unic_handle_tensor(L, lua_gettop(L), "grad", "inputs");
-    results[i] = NULL;
-    lua_pop(L, 1);
-    if (!targets[i]->requires_grad && !targets[i]->node) {
-      unic_fail("[grad] argument 'inputs': member %d needs no gradient", i + 1);
-      return unic_door_raise(L, UNIC_ERROR);
-    }
-  }
-  unic_status status = unic_backward(t, dy, lua_toboolean(L, 4), n, targets, results);
-  if (status != UNIC_OK) {
-    for (int i = 0; i < n; i++) unic_tensor_unref(results[i]);
-    return unic_door_raise(L, status);
-  }
-  lua_createtable(L, n, 0);
-  for (int i = 0; i < n; i++) {
-    if (results[i]) {
-      results[i]->keep = 0;
-      unic_handle_push(L, results[i]);
-    } else lua_pushboolean(L, 0);
-    lua_rawseti(L, -2, i + 1);
-  }
-  return 1;
-}
-
-/* record({inputs}, {outputs}, backward) -> {outputs with a gradient link}: what unic.fn stands on. */
-static int tensor_record(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  luaL_checktype(L, 3, LUA_TFUNCTION);
-  int nin = (int)lua_objlen(L, 1), nout = (int)lua_objlen(L, 2);
-  unic_tensor **inputs = lua_newuserdata(L, (size_t)(nin + nout + 1) * sizeof *inputs), **outs = inputs + nin;
-  bool any = false;
-  for (int i = 0; i < nin; i++) {
-    lua_rawgeti(L, 1, i + 1);
-    inputs[i] = unic_handle_tensor(L, lua_gettop(L), "fn", "input");
-    any = any || inputs[i]->requires_grad || inputs[i]->node;
-    lua_pop(L, 1);
-  }
-  lua_createtable(L, nout, 0);
-  int result = lua_gettop(L);
-  for (int j = 0; j < nout; j++) {
-    lua_rawgeti(L, 2, j + 1);
-    unic_tensor *t = unic_handle_tensor(L, lua_gettop(L), "fn", "output");
-    UNIC_DOOR(L, unic_tensor_alias(t, &outs[j]));
-    lua_pop(L, 1);
-    unic_handle_push(L, outs[j]);
-    lua_rawseti(L, result, j + 1);
-  }
-  if (!any || !unic_grad_mode() || nout == 0) return 1;
-  /* One key for the node: the closure is kept by the first output's handle and, through it, shared with the others. */
-  lua_rawgeti(L, result, 1);
-  int first = lua_gettop(L);
-  int64_t key = unic_closure_keep(L, first, 3);
-  UNIC_DOOR(L, unic_node_record_lua(key, nin, inputs, nout, outs));
-  lua_newtable(L);                     /* {closure's environment, inputs' environments ...} */
-  int merged = lua_gettop(L), at = 0;
-  lua_getfenv(L, first);
-  lua_rawseti(L, merged, ++at);
-  for (int i = 0; i < nin; i++) {
-    lua_rawgeti(L, 1, i + 1);
-    if (unic_handle_at(L, -1)->env) { lua_getfenv(L, -1); lua_rawseti(L, merged, ++at); }
-    lua_pop(L, 1);
-  }
-  for (int j = 0; j < nout; j++) {
-    lua_rawgeti(L, result, j + 1);
-    lua_pushvalue(L, merged);
-    lua_setfenv(L, -2);
-    unic_handle_at(L, -1)->env = true;
-    lua_pop(L, 1);
-  }
-  lua_settop(L, result);
-  return 1;
-}
-
 int unic_lua_open_tensor(lua_State *L) {
   static const luaL_Reg functions[] = {
-    {"empty", tensor_empty}, {"full", tensor_full}, {"from_table", tensor_from_table}, {"is_tensor", tensor_is_tensor}, {"scope", run_scope},
-    {"backward", tensor_backward}, {"gradients", tensor_gradients}, {"record", tensor_record}, {"to_device", tensor_to_device}, {"peek", tensor_peek},
+    {"empty", tensor_empty}, {"full", tensor_full}, {"from_table", tensor_from_table}, {"is_tensor", tensor_is_tensor}, {"scope", unic_door_scope},
+    {"to_device", tensor_to_device}, {"peek", tensor_peek},
     {"same_storage", tensor_same_storage}, {NULL, NULL}};
   static const luaL_Reg methods[] = {
     {"free", tensor_free}, {"keep", tensor_keep}, {"item", tensor_item}, {"totable", tensor_totable}, {"bytes", tensor_bytes}, {"size", tensor_size},
     {"stride", tensor_stride}, {"dim", tensor_dim}, {"numel", tensor_numel}, {"is_contiguous", tensor_is_contiguous},
     {"is_channels_last", tensor_is_channels_last}, {"version", tensor_version}, {"copy_", tensor_copy}, {"fill_", tensor_fill},
     {"duplicate", tensor_duplicate}, {"detach", tensor_detach}, {"data_ptr", tensor_data_ptr}, {"touched", tensor_touched},
-    {"set_keep", tensor_set_keep}, {"retain_grad", tensor_retain_grad}, {"hook", tensor_hook}, {NULL, NULL}};
-
-  unic_tape_lua.backward = call_backward;
-  unic_tape_lua.hook = call_hook;
-  lua_pushlightuserdata(L, (void *)&closures_key);
-  lua_newtable(L);
-  lua_newtable(L);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawset(L, LUA_REGISTRYINDEX);
+    {"set_keep", tensor_set_keep}, {NULL, NULL}};
 
   lua_newtable(L);                         /* the module's table */
   luaL_register(L, NULL, functions);
@@ -817,6 +556,7 @@ int unic_lua_open_tensor(lua_State *L) {
   lua_pushvalue(L, -1);
   metatable_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setfield(L, -3, "metatable");
+  unic_lua_open_tape(L, lua_gettop(L) - 1, lua_gettop(L));
   lua_setfield(L, -2, "methods");
   return 1;
 }

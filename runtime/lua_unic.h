@@ -48,6 +48,11 @@ void unic_handle_inherit(lua_State *L, int result, int first_arg, int last_arg);
 int64_t unic_closure_keep(lua_State *L, int handle, int function);
 bool unic_closure_push(lua_State *L, int64_t key);
 
+/* scope(fn, ...) -> what fn returns; every other tensor that fn made is freed. */
+int unic_door_scope(lua_State *L);
+
+/* Adds to the tables of functions and of methods that are on the stack. */
+void unic_lua_open_tape(lua_State *L, int module, int methods);
 /* Each pushes one table of functions. */
 int unic_lua_open_tensor(lua_State *L);
 int unic_lua_open_ops(lua_State *L);

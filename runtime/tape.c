@@ -1,6 +1,7 @@
 /* Recording nodes and walking back through them. */
 #include "tape.h"
 #include "dispatch.h"
+#include "recompute.h"
 #include "replay.h"
 
 #include <stdatomic.h>
@@ -55,6 +56,7 @@ void unic_node_unref(unic_node *n) {
     unic_node *d = dead;
     dead = d->next_dead;
     drop_saved(d);
+    unic_frame_leave(d);
     for (int e = 0; e < d->nedges; e++) {
       unic_tensor_unref(d->edges[e].leaf);
       unic_node_unref(d->edges[e].node);
@@ -148,6 +150,7 @@ unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_
     if (info->outs[j].saved) status = save(outs[j], &n->outs[j].saved, &n->outs[j].version);
     if (!info->outs[j].hidden && unic_dtype_is_float(outs[j]->dtype) && status == UNIC_OK) made_by(n, j, outs[j]);
   }
+  if (status == UNIC_OK && unic_frame_current) status = unic_frame_add(n);
   if (status != UNIC_OK)
     for (int j = 0; j < info->nouts; j++)
       if (outs[j] && outs[j]->node == n) {
@@ -178,8 +181,9 @@ unic_status unic_node_record_lua(int64_t key, int ninputs, unic_tensor *const *i
     n->outs[j].view.data = NULL;
     if (unic_dtype_is_float(outs[j]->dtype)) made_by(n, j, outs[j]);
   }
+  unic_status status = unic_frame_current ? unic_frame_add(n) : UNIC_OK;
   unic_node_unref(n);
-  return UNIC_OK;
+  return status;
 }
 
 /* ---------------------------------------------------------------- the walk */
@@ -570,6 +574,7 @@ static unic_status run_node(walk *w, unic_node *n) {
     const char *line = unic_call_up.line_text && n->line ? unic_call_up.line_text(n->line) : "an earlier line";
     return unic_fail("[backward] the graph made at %s was walked already and its saved tensors are gone; backward{keep = true} keeps them", line);
   }
+  UNIC_TRY(unic_frame_need(n));
   unic_status status = n->info ? op_backward(w, n) : lua_backward(w, n);
   if (unic_interrupted() && status == UNIC_OK) status = unic_fail_interrupted();
   return status;

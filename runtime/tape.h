@@ -8,6 +8,7 @@
 #include "op_info.h"
 
 typedef struct unic_node unic_node;
+struct unic_frame;
 
 /* One input of a recorded call. */
 typedef struct unic_edge {
@@ -46,6 +47,8 @@ struct unic_node {
   unic_value *args;           /* info->nargs of them */
   unic_edge *edges;
   unic_made *outs;
+  struct unic_frame *frame;   /* the piece that is computed again, in which it was made (recompute.h); NULL mostly */
+  int slot;                   /* its place there */
   unic_node *next_dead;
 };
 
@@ -73,6 +76,7 @@ bool unic_grad_mode_set(bool on);
 typedef struct unic_tape_calls {
   unic_status (*backward)(int64_t key, int nouts, unic_tensor *const *douts, int ninputs, unic_tensor **dins);
   unic_status (*hook)(int64_t key, unic_tensor *grad, unic_tensor **replacement);   /* replacement NULL: unchanged */
+  unic_status (*recompute)(int64_t key);                                            /* run a checkpointed function again */
 } unic_tape_calls;
 extern unic_tape_calls unic_tape_lua;
 

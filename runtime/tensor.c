@@ -24,12 +24,16 @@ static void pay_debt(struct unic_device *device) {
   if (unic_call_up.collect) unic_call_up.collect(device, false);
 }
 
+static _Atomic uint64_t newest;
+uint64_t unic_storage_newest(void) { return newest; }
+
 unic_status unic_storage_new(struct unic_device *device, int64_t bytes, unic_storage **out) {
   unic_storage *s = unic_new(sizeof *s);
   if (!s) return UNIC_MEMORY;
   s->refs = 1;
   s->device = device;
   s->bytes = bytes;
+  s->born = ++newest;
   if (!device->abstract) {
     if (bytes >= (1 << 16)) pay_debt(device);
     s->block = unic_memory_take(device->memory, bytes, s);
@@ -208,7 +212,7 @@ unic_status unic_tensor_foreign(unic_dtype dtype, int ndim, const int64_t *shape
   UNIC_TRY(checked_bytes(dtype, ndim, shape, &bytes));
   unic_storage *s = unic_new(sizeof *s);
   if (!s) return UNIC_MEMORY;
-  *s = (unic_storage){.refs = 1, .device = unic_device_cpu(), .data = data, .bytes = bytes};
+  *s = (unic_storage){.refs = 1, .device = unic_device_cpu(), .data = data, .bytes = bytes, .born = ++newest};
   unic_status status = tensor_on(s, dtype, ndim, shape, out);
   if (status != UNIC_OK) {
     unic_storage_unref(s);

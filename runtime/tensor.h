@@ -29,6 +29,7 @@ typedef struct unic_storage {
   void *data;                /* NULL on meta */
   int64_t bytes;
   _Atomic uint64_t version;  /* raised by every op that mutates it */
+  uint64_t born;             /* number of the storage, counted from the start: later ones are larger */
   uint32_t mutation_line;
   bool pinned;               /* a data_ptr is out: derived forms are barred until touched() */
   unic_derived *derived;
@@ -87,6 +88,8 @@ bool unic_tensor_is_dense(const unic_tensor *t);
 bool unic_tensor_same_layout(const unic_tensor *a, const unic_tensor *b);   /* shape, strides, block */
 struct unic_device *unic_tensor_device(const unic_tensor *t);
 
+/* The number of the newest storage. */
+uint64_t unic_storage_newest(void);
 void unic_storage_ref(unic_storage *s);
 void unic_storage_unref(unic_storage *s);
 /* An op has written to it: version up, derived forms stale, `line` noted. */

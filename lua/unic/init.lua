@@ -107,6 +107,19 @@ end
 -- @return what fn returns
 unic.scope = core.tensor.scope
 
+--- Run fn without keeping what its backward needs: the walk back runs it again (checkpointing; Chen et al. 2016). Less memory for one more forward.
+-- Gradients are those without it, to the bit: dropout draws the same masks again, running statistics and counters are changed once, autocast is
+-- as it was. What fn works on is to be passed as arguments or not to change in between. As in `unic.scope`, tensors made inside are freed unless they
+-- are returned or marked with `t:keep()`. A piece inside another one is part of that.
+-- @param fn a function, or a module
+-- @param ... its arguments
+-- @return what fn returns
+function unic.checkpoint(fn, ...)
+  arguments.check("checkpoint", "fn", fn, "callable")
+  if type(fn) ~= "function" then return core.tensor.checkpoint(function(...) return fn(...) end, ...) end
+  return core.tensor.checkpoint(fn, ...)
+end
+
 --- Gradients of a loss with respect to some tensors, without touching anyone's `.grad`.
 -- @param loss a tensor of one element (or any shape, with options.gradient)
 -- @param inputs a list of tensors
