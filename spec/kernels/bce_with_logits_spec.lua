@@ -16,11 +16,15 @@ describe("bce_with_logits", function()
     { x = ops.uniform({ 17, 1030 }, -9, 9), target = targets({ 17, 1030 }), pos_weight = ops.uniform({ 1030 }, 0.5, 3), note = "large" },
     { x = ops.uniform({ 3500, 5 }, -9, 9), target = targets({ 3500, 5 }), note = "many rows" },
     { x = { 0, 3 }, target = targets({ 0, 3 }), note = "empty" },
+    { x = { 3, 4 }, target = targets({ 3, 4 }), reduction = "sum" },
+    { x = { 3, 4 }, target = targets({ 3, 4 }), pos_weight = ops.uniform({ 4 }, 0.5, 3), reduction = "none" },
+    { x = ops.uniform({ 17, 1030 }, -9, 9), target = targets({ 17, 1030 }), reduction = "none", note = "large" },
   }, {
     errors = {
       { { x = { 3, 4 }, target = { 4, 3 } }, "argument 'target'" },
       { { x = { 3, 4 }, target = { 3 } }, "argument 'target'" },
       { { x = { 3, 4 }, target = { 3, 4 }, pos_weight = { 3 } }, "argument 'pos_weight'" },
+      { { x = { 3, 4 }, target = { 3, 4 }, reduction = "total" }, "argument 'reduction'" },
     },
   })
 

@@ -23,6 +23,11 @@ describe("cross_entropy", function()
     { x = ops.uniform({ 1300, 14 }, -6, 6), target = labels(1300, 14, -100), note = "many short rows" },
     { x = { 3, 4 }, target = ops.values({ 1, 0, 3 }, "i32"), note = "i32 labels" },
     { x = { 0, 4 }, target = ops.ints({ 0 }, 0, 3), note = "no rows" },
+    { x = { 6, 5 }, target = labels(6, 5, -100), weight = weight, smoothing = 0.2, reduction = "sum" },
+    { x = { 6, 5 }, target = labels(6, 5, -100), weight = weight, smoothing = 0.2, reduction = "none" },
+    { x = ops.uniform({ 1300, 14 }, -6, 6), target = labels(1300, 14, -100), reduction = "none", note = "many short rows" },
+    { x = ops.uniform({ 9, 2300 }, -6, 6), target = labels(9, 2300, -100), reduction = "none", smoothing = 0.1, note = "long rows" },
+    { x = { 0, 4 }, target = ops.ints({ 0 }, 0, 3), reduction = "none", note = "no rows" },
   }, {
     errors = {
       { { x = { 3, 4 }, target = ops.values({ 0, 4, 1 }, "i64") }, "argument 'target': value 4 at position 1 is outside 0..3" },
@@ -31,6 +36,7 @@ describe("cross_entropy", function()
       { { x = { 3, 4 }, target = { 3 } }, "argument 'target'" },
       { { x = { 3, 4 }, target = ops.ints({ 3 }, 0, 3), weight = { 3 } }, "argument 'weight'" },
       { { x = { 3, 4 }, target = ops.ints({ 3 }, 0, 3), smoothing = 2 }, "argument 'smoothing'" },
+      { { x = { 3, 4 }, target = ops.ints({ 3 }, 0, 3), reduction = "batchmean" }, "argument 'reduction'" },
     },
   })
 
