@@ -1,4 +1,4 @@
-/* bce_with_logits: binary cross-entropy on logits, mean over all elements.
+/* bce_with_logits: binary cross-entropy on logits: mean over all elements, sum, or every element's own (in f32, f64 for f64).
  *
  *   l = (1 - t) x + (1 + (w - 1) t) log(1 + exp(-x))       loss = mean l        w = pos_weight of the column (1 when absent)
  *   dx = dloss / numel * ((1 + (w - 1) t) sigmoid(x) - w t)
@@ -9,11 +9,21 @@
  * Saved: x, target, pos_weight. Bits: equal at any thread count (sums in fixed chunks). */
 #include "loops.h"
 
-enum { X, TARGET, POS_WEIGHT };
+enum { X, TARGET, POS_WEIGHT, REDUCTION };
+enum { MEAN, SUM, NONE };
 enum { LOSS };
 enum { CHUNK = 1 << 14 };
 
-struct binary { const void *x, *target; const float *weight; void *dx; double *sums; int64_t columns; float scale; int dtype, accumulate; };
+struct binary {
+  const void *x, *target;
+  const float *weight, *dloss;   /* dloss: backward of every element's own loss; NULL: `scale` for all */
+  float *each;                   /* forward: every element's own loss; NULL: sums */
+  void *dx;
+  double *sums;
+  int64_t columns;
+  float scale;
+  int dtype, accumulate;
+};
 
 #if UNIC_LOOPS
 
@@ -54,6 +64,14 @@ UNIC_LOOP(binary_forward) {
     const float *x = unic_row_load(b->x, b->dtype, j, n, xbuffer), *t = unic_row_load(b->target, b->dtype, j, n, tbuffer);
     const float *w = weights_of(b, j, n, weights);
     float sum = 0;
+    if (b->each) {
+      float *restrict each = b->each + j;
+      for (int64_t i = 0; i < n; i++) {
+        float v = x[i], soft = log_one_plus(unic_expf(-fabsf(v))) + (v < 0 ? -v : 0.0f);
+        each[i] = (1 - t[i]) * v + (1 + (w[i] - 1) * t[i]) * soft;
+      }
+      continue;
+    }
     #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
       float v = x[i], soft = log_one_plus(unic_expf(-fabsf(v))) + (v < 0 ? -v : 0.0f);
@@ -61,7 +79,7 @@ UNIC_LOOP(binary_forward) {
     }
     total += sum;
   }
-  b->sums[begin / CHUNK] = total;
+  if (b->sums) b->sums[begin / CHUNK] = total;
 }
 
 UNIC_LOOP(binary_backward) {
@@ -71,8 +89,9 @@ UNIC_LOOP(binary_backward) {
     int64_t n = end - j < UNIC_ROW ? end - j : UNIC_ROW;
     const float *x = unic_row_load(b->x, b->dtype, j, n, xbuffer), *t = unic_row_load(b->target, b->dtype, j, n, tbuffer);
     const float *w = weights_of(b, j, n, weights);
+    const float *dloss = b->dloss ? b->dloss + j : NULL;
     #pragma omp simd
-    for (int64_t i = 0; i < n; i++) out[i] = b->scale * ((1 + (w[i] - 1) * t[i]) * unic_sigmoidf(x[i]) - w[i] * t[i]);
+    for (int64_t i = 0; i < n; i++) out[i] = (dloss ? dloss[i] : b->scale) * ((1 + (w[i] - 1) * t[i]) * unic_sigmoidf(x[i]) - w[i] * t[i]);
     unic_row_put(b->dx, b->dtype, j, n, out, b->accumulate);
   }
 }
@@ -93,23 +112,33 @@ static unic_status bce_shape(unic_call *c) {
   int64_t columns = x->ndim > 0 ? x->shape[x->ndim - 1] : 1;
   if (weight && weight->shape[0] != 1 && weight->shape[0] != columns)
     return unic_fail_arg(c, POS_WEIGHT, "%s was given, expected [%lld] (the last dimension of 'x') or [1]", unic_tensor_describe(weight, given, sizeof given), (long long)columns);
-  unic_out(c, LOSS, unic_dtype_wide(c->type), 0, NULL);
+  bool each = c->arg[REDUCTION].integer == NONE;
+  unic_out(c, LOSS, unic_dtype_wide(c->type), each ? x->ndim : 0, x->shape);
   return UNIC_OK;
 }
 
 static unic_status bce_plan(const unic_kernel *k, unic_plan *p) {
-  if (!k->backward && k->type != UNIC_F64) p->scratch = (k->in[X].numel + CHUNK - 1) / CHUNK * 8;
+  if (!k->backward && k->type != UNIC_F64 && k->arg[REDUCTION].integer != NONE) p->scratch = (k->in[X].numel + CHUNK - 1) / CHUNK * 8;
   return UNIC_OK;
 }
 
+/* What the sum is divided by. */
+static double parts(const unic_kernel *k) { return k->arg[REDUCTION].integer == MEAN && k->in[X].numel > 0 ? (double)k->in[X].numel : 1; }
+
 static unic_status bce_forward(const unic_kernel *k) {
   int64_t n = k->in[X].numel;
-  struct binary b = {.x = k->in[X].data, .target = k->in[TARGET].data, .weight = k->in[POS_WEIGHT].data, .sums = k->scratch, .dtype = k->type,
+  struct binary b = {.x = k->in[X].data, .target = k->in[TARGET].data, .weight = k->in[POS_WEIGHT].data, .dtype = k->type,
                      .columns = k->in[POS_WEIGHT].present ? k->in[POS_WEIGHT].shape[0] : 1};
   double sum = 0;
+  if (k->arg[REDUCTION].integer == NONE) {
+    b.each = k->out[LOSS].data;
+    UNIC_RUN(binary_forward, n, CHUNK, &b);
+    return UNIC_OK;
+  }
+  b.sums = k->scratch;
   UNIC_RUN(binary_forward, n, CHUNK, &b);
   for (int64_t i = 0; i < (n + CHUNK - 1) / CHUNK; i++) sum += b.sums[i];
-  *(float *)k->out[LOSS].data = n > 0 ? (float)(sum / (double)n) : 0;
+  *(float *)k->out[LOSS].data = (float)(sum / parts(k));
   return UNIC_OK;
 }
 
@@ -117,7 +146,9 @@ static unic_status bce_backward(const unic_kernel *k) {
   int64_t n = k->in[X].numel;
   struct binary b = {.x = k->in[X].data, .target = k->in[TARGET].data, .weight = k->in[POS_WEIGHT].data, .dx = k->din[X].data, .dtype = k->type,
                      .columns = k->in[POS_WEIGHT].present ? k->in[POS_WEIGHT].shape[0] : 1, .accumulate = k->accumulate[X]};
-  if (n > 0) b.scale = (float)(*(const float *)k->dout[LOSS].data / (double)n);
+  if (n == 0) return UNIC_OK;
+  if (k->arg[REDUCTION].integer == NONE) b.dloss = k->dout[LOSS].data;
+  else b.scale = (float)((double)*(const float *)k->dout[LOSS].data / parts(k));
   UNIC_RUN(binary_backward, n, CHUNK, &b);
   return UNIC_OK;
 }
@@ -136,18 +167,25 @@ static unic_status bce_reference(const unic_kernel *k) {
   const double *x = k->in[X].data, *t = k->in[TARGET].data;
   double sum = 0;
   int64_t n = k->in[X].numel;
-  for (int64_t i = 0; i < n; i++) sum -= positive(k, i) * t[i] * log_sigmoid(x[i]) + (1 - t[i]) * log_sigmoid(-x[i]);
-  *(double *)k->out[LOSS].data = n > 0 ? sum / (double)n : 0;
+  bool each = k->arg[REDUCTION].integer == NONE;
+  for (int64_t i = 0; i < n; i++) {
+    double loss = -positive(k, i) * t[i] * log_sigmoid(x[i]) - (1 - t[i]) * log_sigmoid(-x[i]);
+    if (each) ((double *)k->out[LOSS].data)[i] = loss;
+    sum += loss;
+  }
+  if (!each) *(double *)k->out[LOSS].data = sum / parts(k);
   return UNIC_OK;
 }
 
 static unic_status bce_reference_backward(const unic_kernel *k) {
   const double *x = k->in[X].data, *t = k->in[TARGET].data;
-  double *dx = k->din[X].data, dloss = *(const double *)k->dout[LOSS].data;
+  double *dx = k->din[X].data;
+  const double *dloss = k->dout[LOSS].data;
+  bool each = k->arg[REDUCTION].integer == NONE;
   int64_t n = k->in[X].numel;
   for (int64_t i = 0; i < n; i++) {
     double p = 1 / (1 + exp(-x[i]));
-    double d = dloss / (double)n * ((1 - t[i]) * p - positive(k, i) * t[i] * (1 - p));
+    double d = (each ? dloss[i] : *dloss / parts(k)) * ((1 - t[i]) * p - positive(k, i) * t[i] * (1 - p));
     dx[i] = d + (k->accumulate[X] ? dx[i] : 0);
   }
   return UNIC_OK;
@@ -155,11 +193,12 @@ static unic_status bce_reference_backward(const unic_kernel *k) {
 
 static const unic_op op_bce_with_logits = {
   .name = "bce_with_logits",
-  .signature = "x: tensor, target: tensor, pos_weight: tensor<wide>?[C] -> loss",
-  .doc = "Mean binary cross-entropy between sigmoid(x) and the targets.\n"
+  .signature = "x: tensor, target: tensor, pos_weight: tensor<wide>?[C], reduction: choice(mean|sum|none) = mean -> loss",
+  .doc = "Binary cross-entropy between sigmoid(x) and the targets.\n"
          "x           logits, any shape\n"
          "target      the same shape, between 0 and 1\n"
-         "pos_weight  weight of the positive term, one per column (last dimension) or one for all",
+         "pos_weight  weight of the positive term, one per column (last dimension) or one for all\n"
+         "reduction   \"mean\", \"sum\", or \"none\": every element's own loss, in x's shape",
   .saves = "x target pos_weight",
   .grads = "x",
   .shape = bce_shape,
