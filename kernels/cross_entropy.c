@@ -1,4 +1,4 @@
-/* cross_entropy: softmax and negative log-likelihood in one op, mean over the rows that count.
+/* cross_entropy: softmax and negative log-likelihood in one op: weighted mean over the rows that count, sum, or every row's own (0 if ignored).
  *
  *   row i with label t:  l_i = (1 - s) w_t (lse_i - x_it) + (s / K) sum_c w_c (lse_i - x_ic)       lse_i = log sum_c exp(x_ic)
  *   loss = sum l_i / sum w_t   over rows whose label is not ignore_index; 0 when there is none
@@ -10,13 +10,16 @@
  * Saved: x, target, weight, lse [N], total (the sum of w_t). Bits: equal at any thread count (sums in fixed chunks of rows). */
 #include "loops.h"
 
-enum { X, TARGET, WEIGHT, IGNORE_INDEX, SMOOTHING };
+enum { X, TARGET, WEIGHT, IGNORE_INDEX, SMOOTHING, REDUCTION };
 enum { LOSS, LSE, TOTAL };
+enum { MEAN, SUM, NONE };
 
 struct entropy {
   const void *x, *target;
   const float *weight;
   float *lse;
+  float *each;               /* forward: every row's own loss; NULL: sums */
+  const float *dloss;        /* backward of those; NULL: `scale` for all */
   void *dx;
   double *sums;              /* one per chunk of rows */
   int64_t classes, chunk, ignore;
@@ -38,6 +41,7 @@ UNIC_LOOP(entropy_forward) {
     int64_t at = r * n, t = label(s->target, s->target_dtype, r);
     if (t == s->ignore) {
       if (s->lse) s->lse[r] = 0;
+      if (s->each) s->each[r] = 0;
       continue;
     }
     float m = -INFINITY, sum = 0, logits = 0;   /* logits: sum_c w_c (m - x_c), for smoothing */
@@ -69,20 +73,21 @@ UNIC_LOOP(entropy_forward) {
     double w = s->weight ? s->weight[t] : 1, own = (1 - (double)s->smoothing) * w * (((double)m - xt) + ls);
     if (s->smoothing > 0) own += (double)s->smoothing / (double)n * (s->weights * ls + logits);
     total += own;
+    if (s->each) s->each[r] = (float)own;
   }
-  s->sums[begin / s->chunk] = total;
+  if (s->sums) s->sums[begin / s->chunk] = total;
 }
 
 UNIC_LOOP(entropy_backward) {
   const struct entropy *s = context;
   float buffer[UNIC_ROW], out[UNIC_ROW];
   int64_t n = s->classes;
-  float even = s->smoothing / (float)n * s->scale;   /* what smoothing takes off each class, times its weight */
   for (int64_t r = begin; r < end; r++) {
+    float scale = s->dloss ? s->dloss[r] : s->scale, even = s->smoothing / (float)n * scale;   /* even: what smoothing takes off each class, times its weight */
     int64_t at = r * n, t = label(s->target, s->target_dtype, r);
     bool counts = t != s->ignore;
     if (!counts && s->accumulate) continue;
-    float hit = counts ? (s->weight ? s->weight[t] : 1.0f) * (1 - s->smoothing) * s->scale : 0, lse = s->lse[r];
+    float hit = counts ? (s->weight ? s->weight[t] : 1.0f) * (1 - s->smoothing) * scale : 0, lse = s->lse[r];
     float all = counts ? hit + even * (float)s->weights : 0;
     for (int64_t j = 0; j < n; j += UNIC_ROW) {
       int64_t c = n - j < UNIC_ROW ? n - j : UNIC_ROW;
@@ -117,7 +122,7 @@ static unic_status cross_entropy_shape(unic_call *c) {
   if (!(s >= 0 && s <= 1)) return unic_fail_arg(c, SMOOTHING, "%g was given, expected a share (0 to 1)", s);
   if (x[0] > 0 && x[1] == 0) return unic_fail_arg(c, X, "it has no classes, expected at least one");
   unic_dtype wide = unic_dtype_wide(c->type);
-  unic_out(c, LOSS, wide, 0, NULL);
+  unic_out(c, LOSS, wide, c->arg[REDUCTION].integer == NONE ? 1 : 0, x);
   unic_out(c, LSE, wide, 1, x);
   unic_out(c, TOTAL, wide, 0, NULL);
   return UNIC_OK;
@@ -128,7 +133,7 @@ static int64_t rows_at_once(int64_t classes) { return classes >= 1 << 14 ? 1 : (
 
 static unic_status cross_entropy_plan(const unic_kernel *k, unic_plan *p) {
   int64_t rows = k->in[X].shape[0], chunk = rows_at_once(k->in[X].shape[1]);
-  if (!k->backward && k->type != UNIC_F64) p->scratch = (rows + chunk - 1) / chunk * 8;
+  if (!k->backward && k->type != UNIC_F64 && k->arg[REDUCTION].integer != NONE) p->scratch = (rows + chunk - 1) / chunk * 8;
   return UNIC_OK;
 }
 
@@ -166,11 +171,15 @@ static unic_status cross_entropy_forward(const unic_kernel *k) {
   UNIC_TRY(take_labels(k, &total));
   describe(k, &s);
   s.lse = k->grad ? k->out[LSE].data : NULL;
-  s.sums = k->scratch;
+  bool each = k->arg[REDUCTION].integer == NONE;
+  if (each) s.each = k->out[LOSS].data;
+  else s.sums = k->scratch;
   UNIC_RUN(entropy_forward, rows, s.chunk, &s);
+  if (k->arg[REDUCTION].integer != MEAN) total = 1;
+  if (k->grad) *(float *)k->out[TOTAL].data = (float)total;
+  if (each) return UNIC_OK;
   for (int64_t i = 0; i < (rows + s.chunk - 1) / s.chunk; i++) sum += s.sums[i];
   *(float *)k->out[LOSS].data = total != 0 ? (float)(sum / total) : 0;
-  if (k->grad) *(float *)k->out[TOTAL].data = (float)total;
   return UNIC_OK;
 }
 
@@ -181,14 +190,15 @@ static unic_status cross_entropy_backward(const unic_kernel *k) {
   s.lse = k->out[LSE].data;
   s.dx = k->din[X].data;
   s.accumulate = k->accumulate[X];
-  s.scale = total != 0 ? *(const float *)k->dout[LOSS].data / total : 0;
+  if (k->arg[REDUCTION].integer == NONE) s.dloss = k->dout[LOSS].data;
+  else s.scale = total != 0 ? *(const float *)k->dout[LOSS].data / total : 0;
   UNIC_RUN(entropy_backward, k->in[X].shape[0], s.chunk, &s);
   return UNIC_OK;
 }
 
 /* ---------------------------------------------------------------- the plain f64 form */
 
-/* -log p of class c in a row, and the log-sum-exp. */
+/* The log-sum-exp of a row. */
 static double row_lse(const double *x, int64_t n) {
   double most = -INFINITY, sum = 0;
   for (int64_t c = 0; c < n; c++) if (!(x[c] <= most)) most = x[c];
@@ -197,7 +207,8 @@ static double row_lse(const double *x, int64_t n) {
 }
 
 static unic_status cross_entropy_reference(const unic_kernel *k) {
-  double total, loss = 0, smoothing = k->arg[SMOOTHING].number;
+  double total, sum = 0, smoothing = k->arg[SMOOTHING].number;
+  int reduction = (int)k->arg[REDUCTION].integer;
   const double *weight = k->in[WEIGHT].data;
   int64_t n = k->in[X].shape[1];
   UNIC_TRY(take_labels(k, &total));
@@ -206,17 +217,22 @@ static unic_status cross_entropy_reference(const unic_kernel *k) {
     int64_t t = label(k->in[TARGET].data, k->in[TARGET].dtype, i);
     double lse = t == k->arg[IGNORE_INDEX].integer ? 0 : row_lse(x, n);
     if (k->grad) ((double *)k->out[LSE].data)[i] = lse;
-    if (t == k->arg[IGNORE_INDEX].integer) continue;
-    loss += (1 - smoothing) * (weight ? weight[t] : 1) * (lse - x[t]);
-    for (int64_t c = 0; c < n && smoothing > 0; c++) loss += smoothing / (double)n * (weight ? weight[c] : 1) * (lse - x[c]);
+    double loss = 0;
+    if (t != k->arg[IGNORE_INDEX].integer) {
+      loss += (1 - smoothing) * (weight ? weight[t] : 1) * (lse - x[t]);
+      for (int64_t c = 0; c < n && smoothing > 0; c++) loss += smoothing / (double)n * (weight ? weight[c] : 1) * (lse - x[c]);
+    }
+    if (reduction == NONE) ((double *)k->out[LOSS].data)[i] = loss;
+    sum += loss;
   }
-  *(double *)k->out[LOSS].data = total != 0 ? loss / total : 0;
+  if (reduction != MEAN) total = 1;
+  if (reduction != NONE) *(double *)k->out[LOSS].data = total != 0 ? sum / total : 0;
   if (k->grad) *(double *)k->out[TOTAL].data = total;
   return UNIC_OK;
 }
 
 static unic_status cross_entropy_reference_backward(const unic_kernel *k) {
-  double total = *(const double *)k->out[TOTAL].data, dloss = *(const double *)k->dout[LOSS].data, smoothing = k->arg[SMOOTHING].number;
+  double total = *(const double *)k->out[TOTAL].data, smoothing = k->arg[SMOOTHING].number;
   const double *weight = k->in[WEIGHT].data;
   int64_t n = k->in[X].shape[1];
   for (int64_t i = 0; i < k->in[X].shape[0]; i++) {
@@ -229,7 +245,7 @@ static unic_status cross_entropy_reference_backward(const unic_kernel *k) {
         double p = exp(x[c] - ((const double *)k->out[LSE].data)[i]);
         d = (1 - smoothing) * (weight ? weight[t] : 1) * (p - (c == t));
         for (int64_t e = 0; e < n && smoothing > 0; e++) d += smoothing / (double)n * (weight ? weight[e] : 1) * (p - (c == e));
-        d *= dloss / total;
+        d *= ((const double *)k->dout[LOSS].data)[k->arg[REDUCTION].integer == NONE ? i : 0] / total;
       }
       dx[c] = d + (k->accumulate[X] ? dx[c] : 0);
     }
@@ -239,13 +255,14 @@ static unic_status cross_entropy_reference_backward(const unic_kernel *k) {
 
 static const unic_op op_cross_entropy = {
   .name = "cross_entropy",
-  .signature = "x: tensor[N,K], target: tensor<int>[N], weight: tensor<wide>?[K], ignore_index: int = -100, smoothing: number = 0 -> loss, (lse, total)",
-  .doc = "Mean negative log-likelihood of the labels under softmax(x); 0 when no row counts.\n"
+  .signature = "x: tensor[N,K], target: tensor<int>[N], weight: tensor<wide>?[K], ignore_index: int = -100, smoothing: number = 0, reduction: choice(mean|sum|none) = mean -> loss, (lse, total)",
+  .doc = "Negative log-likelihood of the labels under softmax(x); its mean is 0 when no row counts.\n"
          "x             logits [N, K]\n"
          "target        labels from 0 [N], i64 or i32\n"
          "weight        weight of each class [K]; the mean is weighted by it\n"
          "ignore_index  the label of rows that do not count\n"
-         "smoothing     share of the target that is spread evenly over all classes",
+         "smoothing     share of the target that is spread evenly over all classes\n"
+         "reduction     \"mean\" (by the weights of the labels), \"sum\", or \"none\": every row's own loss [N]",
   .saves = "x target weight lse total",
   .grads = "x",
   .shape = cross_entropy_shape,
