@@ -280,7 +280,7 @@ local ROWS = {
     "[cross_entropy] there is no argument 'ignore'" },
   { "losses.bce_with_logits: integers", function() losses.bce_with_logits(v3, i64) end,
     "[bce_with_logits] argument 'target': i64 [3] on cpu was given, expected a floating type; t:cast(\"f32\") converts it" },
-  { "losses.mse: a table", function() losses.mse(v3, { 1 }) end, "[sub] argument 'b': a table was given, expected a tensor or a number" },
+  { "losses.mse: a table", function() losses.mse(v3, { 1 }) end, "[mse] argument 'target': a table was given, expected a tensor" },
   -- metrics
   { "auc: labels missing", function() metrics.auc { 1, 2 } end, "[metrics.auc] argument 'labels': nil, expected a list or a tensor" },
   { "auc: one label too few", function() metrics.auc({ 0.1, 0.2 }, { 1 }) end,
