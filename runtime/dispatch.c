@@ -2,6 +2,7 @@
  * launch, versions, tape. Everything that can be wrong with shapes, dtypes and devices is said before the device works. */
 #include "dispatch.h"
 #include "recompute.h"
+#include "watch.h"
 #include "replay.h"
 #include "tape.h"
 
@@ -51,14 +52,15 @@ void unic_view_of(const unic_tensor *t, unic_view *v) {
   v->numel = n;
 }
 
-unic_status unic_launch(unic_device *d, unic_kernel_fn *fn, const unic_kernel *k) {
-  if (unic_recording_id(d)) UNIC_TRY(unic_record_launch(d, fn, k));
-  return d->api->launch(d, fn, k);
-}
-
 /* A plan's `make` is not a kernel by itself; these two are, one per slot. */
 static unic_status make_first(const unic_kernel *k) { return k->whole_plan->derive[0].make(k, 0, k->derived[0]); }
 static unic_status make_second(const unic_kernel *k) { return k->whole_plan->derive[1].make(k, 1, k->derived[1]); }
+
+unic_status unic_launch(unic_device *d, unic_kernel_fn *fn, const unic_kernel *k) {
+  if (unic_recording_id(d)) UNIC_TRY(unic_record_launch(d, fn, k));
+  if (unic_profiling) return unic_profile_launch(d, fn, k, fn == make_first || fn == make_second);
+  return d->api->launch(d, fn, k);
+}
 
 static unic_status find_kernel(const unic_op_info *info, const unic_kernel *k, unic_kernel_fn **out) {
   const unic_op_kernels *found = k->device->api->find(k->device, info->op);
@@ -625,6 +627,7 @@ unic_status unic_dispatch(unic_call *c, unic_op_info *info, unic_tensor **outs) 
     if (!real && info->visible) c->grad = false;
   }
   if (status == UNIC_OK) status = run(&w, made);
+  if (status == UNIC_OK && unic_watch) status = unic_watch->forward(c, info, made);
   if (status == UNIC_OK && info->mutates) {
     uint32_t line = unic_call_up.line ? unic_call_up.line() : 0;
     for (int i = 0; i < info->nargs; i++) {

@@ -112,10 +112,11 @@ static void set_handler(int number, void (*handler)(int)) {
   sigaction(number, &action, 0);
 }
 
-/* install_sigint(mode): mode "recipe" leaves with 130 when the code does not react, "prompt" waits for a second Ctrl-C. */
+/* install_sigint(mode) -> the mode before, if any: "recipe" leaves with 130 when the code does not react, "prompt" waits for a second Ctrl-C. */
 static int edit_install_sigint(lua_State *L) {
   static const char *const modes[] = {"prompt", "recipe", 0};
   int mode = luaL_checkoption(L, 1, "prompt", modes);
+  const char *before = sigint_installed ? modes[leave_if_deaf ? 1 : 0] : 0;
   leave_if_deaf = mode == 1;
   if (!lua_pushthread(L)) luaL_error(L, "[install_sigint] must be called from the main program, not from a coroutine");
   lua_pop(L, 1);
@@ -128,7 +129,8 @@ static int edit_install_sigint(lua_State *L) {
   }
   set_handler(SIGINT, on_sigint);
   if (leave_if_deaf) set_handler(SIGALRM, on_sigalrm);
-  return 0;
+  lua_pushstring(L, before);   /* NULL: nil */
+  return 1;
 }
 
 /* The error handler around the caller's: after a stack overflow there is no room to call Lua, so only the place is noted, which

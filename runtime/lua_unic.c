@@ -549,6 +549,7 @@ int luaopen_unic_core(lua_State *L) {
   luaL_register(L, NULL, functions);
   open_part(L, "tensor", unic_lua_open_tensor);
   open_part(L, "ops", unic_lua_open_ops);
+  open_part(L, "watch", unic_lua_open_watch);
   static const struct { const char *name; lua_CFunction open; } parts[] = {
     {"files", unic_lua_open_files}, {"text", unic_lua_open_text}, {"data", unic_lua_open_data}, {"edit", unic_lua_open_edit},
     {"info", unic_lua_open_info}};

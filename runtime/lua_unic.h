@@ -56,6 +56,7 @@ void unic_lua_open_tape(lua_State *L, int module, int methods);
 /* Each pushes one table of functions. */
 int unic_lua_open_tensor(lua_State *L);
 int unic_lua_open_ops(lua_State *L);
+int unic_lua_open_watch(lua_State *L);
 int unic_lua_open_files(lua_State *L) __attribute__((weak));
 int unic_lua_open_text(lua_State *L) __attribute__((weak));
 int unic_lua_open_data(lua_State *L) __attribute__((weak));

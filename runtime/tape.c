@@ -2,6 +2,7 @@
 #include "tape.h"
 #include "dispatch.h"
 #include "recompute.h"
+#include "watch.h"
 #include "replay.h"
 
 #include <stdatomic.h>
@@ -85,6 +86,7 @@ static unic_node *node_new(int nargs, int nedges, int nouts) {
   n->args = (unic_value *)(n->outs + nouts);
   n->nedges = nedges;
   n->nouts = nouts;
+  n->module = unic_watch_module;
   if (unic_call_up.line) n->line = unic_call_up.line();
   return n;
 }
@@ -516,6 +518,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
     if (!dests[i]) continue;
     unic_edge *e = &n->edges[i];
     unic_tensor *g = dests[i];
+    if (unic_watch && status == UNIC_OK) status = unic_watch->backward(n, e, g);
     if (status != UNIC_OK) unic_tensor_unref(g);
     else if (direct[i]) {
       unic_storage_touch(g->storage, 0);
@@ -552,6 +555,7 @@ static unic_status lua_backward(walk *w, unic_node *n) {
       status = unic_fail("[fn] gradient %d has shape %s, its input has %s", i + 1, unic_shape_describe(g->ndim, g->shape, got, sizeof got),
                          unic_shape_describe(e->view.ndim, e->view.shape, want, sizeof want));
     }
+    if (unic_watch && status == UNIC_OK) status = unic_watch->backward(n, e, g);
     if (status != UNIC_OK || !edge_wanted(w, e)) unic_tensor_unref(g);
     else if (e->node) status = push_grad(&e->node->outs[e->output], g);
     else status = give_leaf(w, e->leaf, g);
@@ -575,7 +579,12 @@ static unic_status run_node(walk *w, unic_node *n) {
     return unic_fail("[backward] the graph made at %s was walked already and its saved tensors are gone; backward{keep = true} keeps them", line);
   }
   UNIC_TRY(unic_frame_need(n));
+  uint32_t module = unic_watch_module;
+  unic_watch_module = n->module;
+  unic_watch_line = n->line;
   unic_status status = n->info ? op_backward(w, n) : lua_backward(w, n);
+  unic_watch_module = module;
+  unic_watch_line = 0;
   if (unic_interrupted() && status == UNIC_OK) status = unic_fail_interrupted();
   return status;
 }

@@ -36,6 +36,7 @@ typedef struct unic_made {
 struct unic_node {
   _Atomic int32_t refs;
   uint32_t line;              /* recipe line */
+  uint32_t module;            /* that ran it (watch.h) */
   uint64_t seq;
   uint64_t mark;              /* of the walk that visits it */
   const unic_op_info *info;   /* NULL: a node of Lua */

@@ -203,6 +203,29 @@ unic.device = core.device_default
 -- @param device nil = the default device
 unic.synchronize = core.synchronize
 
+--- Anomaly mode: stop at the first NaN or infinity in an op's output or in a gradient, and name the op, the module, the tensor and the line.
+-- Infinities that were asked for (an infinite fill value, an input that has some already) are let through. Slow: for finding a fault.
+-- @param what true, false, or a function (or module) to run in it
+-- @param ... arguments of the function
+-- @return what the function returns; else whether it was on before
+function unic.anomaly(what, ...)
+  return require("unic.anomaly").anomaly(what, ...)
+end
+
+--- Run fn and note every launch: `print(unic.profile(fn))` shows calls, milliseconds, GFLOP/s, GB/s and the share of the measured peak per op.
+-- @param fn a function; best a few steps, after one that warms up
+-- @param options `by` = "op" (default), "line", "module" or "shape": what the rows of the table are; `trace` = a file for a trace that
+-- chrome://tracing and Perfetto show
+-- @return a report: `tostring(report)`, `report.rows`, `report.events`, `report:table(by)`, `report:write_trace(path)`; then what fn returned
+function unic.profile(fn, options)
+  return require("unic.profile").profile(fn, options)
+end
+
+--- Stop here and open the prompt with the caller's local variables; Ctrl-D goes on. What is set at the prompt is set in the program.
+function unic.debug()
+  require("unic.repl.debug").stop(3)   -- no tail call: the levels are counted
+end
+
 --- Save a tensor, or a table of tensors, strings, numbers, booleans and tables, as a safetensors file.
 -- A tensor or table that occurs twice is saved once and is one again when it is loaded; `requires_grad` is kept; save a module by its
 -- `:state_dict()`.

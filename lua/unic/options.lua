@@ -34,6 +34,7 @@ local COMMON = {
   { "dtype", "f32", "type of matrix products and convolutions", choices = { "f32", "bf16" } },
   { "threads", 0, "threads that compute; 0 = UNIC_THREADS, else all cores", kind = "integer", least = 0 },
   { "workers", nil, "threads that read the data (default: the data set's choice)", kind = "integer", least = 0 },
+  { "anomaly", false, "stop at the first NaN or infinity and name the op, the module and the line (slow)" },
   { "strict", false, "stop at the first bad row instead of leaving it out" },
   { "eval_every", 0, "steps between evaluations; 0 = only at the end", kind = "integer", least = 0 },
   { "save_every", 0, "steps between checkpoints; 0 = only at the end and at Ctrl-C", kind = "integer", least = 0 },

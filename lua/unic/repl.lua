@@ -63,8 +63,9 @@ end
 
 --- Read, run and print until the end of the input.
 -- @param options optional: `script` (a file to run first; its locals are there afterwards), `arguments` (of the script, a list),
---   `locals` (name -> value), `banner` (false for none)
+--   `locals` (name -> value), `banner` (false for none), `greeting` (a text instead)
 -- @return the exit code: 0; 1 when an entry failed and nobody was at the keyboard; 130 after Ctrl-C in that case
+-- @return the locals at the end (name -> value)
 function repl.start(options)
   options = options or {}
   local core = require "unic.core"
@@ -73,7 +74,12 @@ function repl.start(options)
   local on_keyboard = edit.isatty(0)
   local paint, paint_error = painter(edit, 1), painter(edit, 2)
   local failed = false
-  edit.install_sigint("prompt")
+  local mode = edit.install_sigint("prompt")
+  -- Inside a program (unic.debug) Ctrl-C goes back to what it was.
+  local function leave(code)
+    if mode then edit.install_sigint(mode) end
+    return code, session.env
+  end
 
   local function complain(report)
     failed = true
@@ -91,6 +97,7 @@ function repl.start(options)
 
   for name, value in pairs(options.locals or {}) do session:define(name, value) end
   local function greet()
+    if options.greeting then say(options.greeting) end
     if on_keyboard and options.banner ~= false then say(banner(core, session)) end
   end
   if not options.script then greet() else
@@ -149,11 +156,11 @@ function repl.start(options)
     if not line then
       if why == "interrupt" then
         pending = nil
-        if not on_keyboard then return 130 end
+        if not on_keyboard then return leave(130) end
       else
         if on_keyboard then say("") end
         if pending then complain("the input ends in the middle of an entry: " .. pending:match("^[^\n]*")) end
-        return failed and not on_keyboard and 1 or 0
+        return leave(failed and not on_keyboard and 1 or 0)
       end
     elseif not pending and line:find("^%s*%?") then
       remember(line)
@@ -163,7 +170,7 @@ function repl.start(options)
       or line:find("^%s*quit%s*%(%s*%)%s*;?%s*$")) and session.env[line:match("%a+")] == nil
     then
       remember(line)
-      return failed and not on_keyboard and 1 or 0
+      return leave(failed and not on_keyboard and 1 or 0)
     else
       local text = pending and pending .. "\n" .. line or line
       local entry, message, unfinished = session:compile(text)

@@ -166,6 +166,7 @@ function run.new(name, opt, extra)
     if rawget(opt, field) ~= nil then arguments.check("run", field, opt[field], kind) end
   end
   if opt.threads and opt.threads > 0 then core.threads(opt.threads) end
+  if opt.anomaly then require("unic.anomaly").anomaly(true) end
   if opt.device then core.device_default(opt.device) end
   self.device = core.device_default()
   self.accumulate = opt.accumulate or 1

@@ -73,6 +73,11 @@ local function place(frame, folder)
   return "line " .. frame.currentline
 end
 
+--- Where a frame is, as a person would write it: "recipes/x.lua:12".
+-- @param frame a table of `debug.getinfo` with S and l
+-- @return a string
+function traceback.place(frame) return place(frame, current_folder()) end
+
 local function message_of(err)
   if type(err) == "string" then return err end
   local meta = debug.getmetatable(err)

@@ -45,7 +45,43 @@ local function set_field(self, key, value)
   end
 end
 
-local function call(self, ...)
+-- Who wants to know which module runs (the profiler, anomaly mode), and the numbers that stand for modules meanwhile.
+local watchers, watched = {}, nil
+local numbers, paths = setmetatable({}, { __mode = "k" }), {}
+
+local function number_of(self)
+  if not numbers[self] then
+    local function add(each, path)
+      if numbers[each] then return end
+      paths[#paths + 1] = path
+      numbers[each] = #paths
+    end
+    add(self, self._name)
+    for _, entry in ipairs(self:named_modules()) do add(entry.value, self._name .. "." .. entry.name) end
+  end
+  return numbers[self]
+end
+
+local function leave(before, ...)
+  core.watch.module(before)
+  return ...
+end
+
+--- Note which module runs, or stop.
+-- @param who a name for the one who asks
+-- @param on true or false
+function module.watch(who, on)
+  watchers[who] = on or nil
+  watched = next(watchers) ~= nil
+  core.watch.module(0)
+end
+
+--- The path of a module by its number: `Resnet.layer1.0.conv1`.
+-- @param number as noted
+-- @return a string; "" for 0
+function module.name_of(number) return paths[number] or "" end
+
+local function run(self, ...)
   local mine = depth
   if mine > 200 then mine = 0 end   -- errors that unwound past us left it high
   depth = mine + 1
@@ -65,6 +101,11 @@ local function call(self, ...)
   end
   depth = mine
   return unpack(outs)
+end
+
+local function call(self, ...)
+  if watched then return leave(core.watch.module(number_of(self)), run(self, ...)) end
+  return run(self, ...)
 end
 
 --- The modules that were being run when the last error was raised, as a path such as `Resnet > BasicBlock > Conv2d`; nil when none was.

@@ -1,0 +1,88 @@
+/* The profiler's notes. */
+#include "watch.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MOST_EVENTS = 1 << 22 };
+
+bool unic_profiling;
+uint32_t unic_watch_module, unic_watch_line;
+const unic_watch_calls *unic_watch;
+
+static unic_event *events;
+static int64_t count, room;
+static double started;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void unic_profile_start(void) {
+  free(events);
+  events = NULL;
+  count = room = 0;
+  started = now();
+  unic_profiling = true;
+}
+
+const unic_event *unic_profile_stop(int64_t *n) {
+  unic_profiling = false;
+  *n = count;
+  return events;
+}
+
+static double bytes_of(const unic_view *v) { return v->data ? (double)v->numel * (double)unic_dtype_size((unic_dtype)v->dtype) : 0; }
+
+static double moved(const unic_op_info *info, const unic_kernel *k) {
+  double bytes = 0;
+  for (int i = 0; i < info->nargs; i++) {
+    const unic_arg_info *a = &info->args[i];
+    if (a->kind == UNIC_KIND_TENSORS) {
+      for (int64_t m = 0; k->list[i] && m < k->arg[i].integer; m++) bytes += bytes_of(&k->list[i][m]) * (a->mutated ? 2 : 1);
+      for (int64_t m = 0; k->backward && k->dlist[i] && m < k->arg[i].integer; m++) bytes += bytes_of(&k->dlist[i][m]);
+    } else if (a->is_tensor) {
+      bytes += bytes_of(&k->in[i]) * (a->mutated && !k->backward ? 2 : 1);
+      if (k->backward) bytes += bytes_of(&k->din[i]) * (k->accumulate[i] ? 2 : 1);
+    }
+  }
+  for (int j = 0; j < info->nouts; j++) {
+    bytes += bytes_of(&k->out[j]);
+    if (k->backward) bytes += bytes_of(&k->dout[j]) + bytes_of(&k->dout2[j]);
+  }
+  return bytes;
+}
+
+static void note(const unic_kernel *k, bool form, double begin, double end) {
+  if (count == room) {
+    int64_t more = room ? 2 * room : 4096;
+    unic_event *grown = more <= MOST_EVENTS ? realloc(events, (size_t)more * sizeof *grown) : NULL;
+    if (!grown) return;
+    events = grown;
+    room = more;
+  }
+  unic_op_info *info;
+  if (unic_op_info_find(k->op->name, &info) != UNIC_OK) return;
+  unic_event *e = &events[count++];
+  const unic_view *first = info->nouts ? &k->out[0] : &k->in[0];
+  *e = (unic_event){
+    .op = k->op, .kind = form ? UNIC_EVENT_FORM : k->backward ? UNIC_EVENT_BACKWARD : UNIC_EVENT_FORWARD, .begin = begin - started, .seconds = end - begin,
+    .line = k->backward && unic_watch_line ? unic_watch_line : unic_call_up.line ? unic_call_up.line() : 0, .module = unic_watch_module,
+    .dtype = first->dtype, .ndim = first->ndim,
+  };
+  memcpy(e->shape, first->shape, first->ndim * sizeof *e->shape);
+  if (form) return;
+  e->bytes = moved(info, k);
+  if (k->op->flops) e->flops = k->op->flops(k) * (k->backward ? 2 : 1);
+}
+
+unic_status unic_profile_launch(unic_device *d, unic_kernel_fn *fn, const unic_kernel *k, bool form) {
+  double begin = now();
+  unic_status status = d->api->launch(d, fn, k);
+  if (status == UNIC_OK && !d->host) status = d->api->synchronize(d);
+  note(k, form, begin, now());
+  return status;
+}

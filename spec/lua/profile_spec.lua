@@ -1,0 +1,92 @@
+-- The profiler: what it counts, where it says that it happened, and what it writes.
+local unic = require "unic"
+local cjson = require "cjson"
+local nn = require "unic.nn"
+local support = require "spec.support.files"
+
+local function rows_of(report)
+  local rows = {}
+  for _, row in ipairs(report.rows) do rows[row.name] = row end
+  return rows
+end
+
+describe("unic.profile", function()
+  it("counts calls, flops and bytes of forward and backward", function()
+    local a, b = unic.randn(32, 48, { requires_grad = true }), unic.randn(48, 16)
+    local report, result = unic.profile(function()
+      for _ = 1, 3 do a:matmul(b):relu():sum():backward() end
+      return "result"
+    end)
+    assert.equal("result", result)
+    local rows = rows_of(report)
+    assert.equal(3, rows.matmul.calls)
+    assert.equal(3 * 2 * 32 * 48 * 16, rows.matmul.flops)
+    assert.equal(3 * 4 * (32 * 48 + 48 * 16 + 32 * 16), rows.matmul.bytes)
+    assert.equal(3, rows["matmul backward"].calls)
+    assert.equal(3 * 2 * 4 * 32 * 16, rows.relu.bytes)
+    local inside = 0
+    for _, row in ipairs(report.rows) do
+      assert.is_true(row.seconds > 0)
+      inside = inside + row.seconds
+    end
+    assert.is_true(inside <= report.seconds)
+    local text = tostring(report)
+    for _, words in ipairs { "op +calls", "\nmatmul backward +3 ", "\nops together +%d+ ", "\nLua, dispatch", "\npeak, measured on %d+ threads: %d+ GFLOP/s" } do
+      assert.is_truthy(text:find(words), words .. " in\n" .. text)
+    end
+  end)
+
+  it("knows modules and lines, of backwards too", function()
+    local net = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 2)))
+    local x = unic.randn(3, 4)
+    local line = debug.getinfo(1, "l").currentline + 1
+    local report = unic.profile(function() net(x):sum():backward() end, { by = "module" })
+    local rows = rows_of(report)
+    assert.equal(2, rows["Sequential.0"].calls)
+    assert.is_true(rows["Sequential.1.1"].calls >= 2)
+    assert.is_true(rows["Sequential.1.0"].calls == 2)
+    assert.is_true(rows["(outside modules)"].calls >= 1)
+    for _, event in ipairs(report.events) do
+      if event.op == "linear" then
+        assert.equal(2, #event.shape)
+        assert.equal("f32", event.dtype)
+      end
+      assert.equal(("spec/lua/profile_spec.lua:%d"):format(line), event.line)
+    end
+    assert.is_truthy(report:table("line"):find("spec/lua/profile_spec.lua:" .. line, 1, true))
+    assert.is_truthy(report:table("shape"):find("linear f32 [3, 8]", 1, true))
+  end)
+
+  it("writes a trace that is JSON, with every launch in it", function()
+    local dir = support.folder()
+    local report = unic.profile(function() unic.randn(8, 8):softmax() end, { trace = dir .. "/trace.json" })
+    local trace = cjson.decode(support.read(dir .. "/trace.json"))
+    support.remove(dir)
+    assert.equal(#report.events + 1, #trace.traceEvents)
+    local last = trace.traceEvents[#trace.traceEvents]
+    assert.equal("softmax", last.name)
+    assert.equal("f32 [8, 8]", last.args.shape)
+    assert.is_true(last.dur > 0 and last.ts >= 0)
+  end)
+
+  it("passes errors on and is off after them", function()
+    assert.raises_at(nil, "on purpose", function() unic.profile(function() error "on purpose" end) end)
+    local report = unic.profile(function() end)
+    unic.ones(3):relu()
+    assert.equal(0, #report.events)
+    assert.is_truthy(tostring(report):find("ops together +0 "))
+    assert.raises_at(nil, "%[profile%] argument 'fn'", function() unic.profile(3) end)
+    assert.raises_at(nil, "%[profile%] option 'by'", function() unic.profile(print, { by = "day" }) end)
+  end)
+
+  it("changes no result", function()
+    local function step()
+      unic.manual_seed(4)
+      local x = unic.randn(6, 6, { requires_grad = true })
+      x:dropout(.3):matmul(x):sum():backward()
+      return x.grad
+    end
+    local _, grad = unic.profile(step)
+    assert.same_bits(step(), grad)
+  end)
+end)
