@@ -1,23 +1,24 @@
-/* Reductions over any set of dimensions: sum mean prod max min any all var norm (L2) logsumexp.
+/* Reductions over any set of dimensions: sum mean prod max min any all var std norm (L1, L2, max) logsumexp.
  *
  *   y[kept] = f(x[kept, reduced]);  dims = {} reduces all; keepdim leaves size 1 where a dimension was reduced.
  *
- * Fast forms (f32, bf16, f16) make one f64 total per kept element in scratch, then convert. var and logsumexp go over x twice (mean or maximum
+ * Fast forms (f32, bf16, f16) make one f64 total per kept element in scratch, then convert. var, std and logsumexp go over x twice (mean or maximum
  * first). Where reduced elements lie side by side they are summed by rows, otherwise rows of kept elements are added up; long reductions to few
  * elements are cut into at most PIECES fixed pieces whose totals are joined in order: any number of threads gives the same bits.
  * Backward is one element-wise pass over x with y and dy broadcast along the reduced dimensions.
- * Saved: x and y where the gradient reads them. Ties of max and min share the gradient; NaN wins. f64 and integers take the plain forms.
- * One long file, because ten reductions share every loop of it: fast forms first, the plain ones that they are compared with at the end. */
+ * Saved: x and y where the gradient reads them. Ties of max, min and the max norm share the gradient; NaN wins. f64 and integers take the plain forms.
+ * One long file, because eleven reductions share every loop of it: fast forms first, the plain ones that they are compared with at the end. */
 #include "move.h"
 #include "rows.h"
 #include "walk.h"
 
-enum { X, DIMS, KEEPDIM, UNBIASED };
-enum { SUM, MEAN, PROD, MAX, MIN, ANY, ALL, VAR, NORM, LOGSUMEXP, KINDS };
+enum { X, DIMS, KEEPDIM, UNBIASED, P = UNBIASED };
+enum { SUM, MEAN, PROD, MAX, MIN, ANY, ALL, VAR, NORM, LOGSUMEXP, STD, OPS, NORM_ONE = OPS, NORM_MOST, KINDS };
 enum { PIECES = 64 };
 
 /* What one pass over x adds up. */
-enum { TOTAL_SUM, TOTAL_SQUARES /* (x - shift)^2 */, TOTAL_EXP /* exp(x - shift) */, TOTAL_MAX, TOTAL_MIN, TOTAL_PROD, TOTAL_EQUAL /* x == shift, or both NaN */ };
+enum { TOTAL_SUM, TOTAL_SQUARES /* (x - shift)^2 */, TOTAL_EXP /* exp(x - shift) */, TOTAL_MAX, TOTAL_MIN, TOTAL_PROD, TOTAL_EQUAL /* x == shift, or both NaN */,
+       TOTAL_ABS, TOTAL_MOST /* the largest |x| */, TOTAL_EQUAL_ABS };
 
 struct totals {
   unic_walk walk;              /* of x: kept dimensions outside for rows, inside for columns */
@@ -35,7 +36,7 @@ struct gradient {
   int kind, dtype, accumulate;
   void *dx;
   const void *x;               /* NULL: not needed */
-  const float *p, *q;          /* p: dy with its factor; q: y, or the mean for var */
+  const float *p, *q;          /* p: dy with its factor; q: y, or the mean for var and std */
 };
 
 #if UNIC_LOOPS
@@ -91,6 +92,20 @@ static double row_total(int what, const float *x, int64_t n, double shift, doubl
       for (int64_t i = 0; i < n; i++) sum += unic_expf(x[i] - by);
       return have + (double)sum;
     }
+    case TOTAL_ABS: {
+      float sum = 0;
+      #pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < n; i++) sum += fabsf(x[i]);
+      return have + (double)sum;
+    }
+    case TOTAL_MOST: {
+      double high = row_extreme(x, n, -(double)INFINITY, true), low = -row_extreme(x, n, (double)INFINITY, false);
+      double most = high > low || high != high ? high : low;
+      return have != have || most < have ? have : most;
+    }
+    case TOTAL_EQUAL_ABS:
+      for (int64_t i = 0; i < n; i++) have += fabs((double)x[i]) == shift || (x[i] != x[i] && shift != shift);
+      return have;
     case TOTAL_MAX: return row_extreme(x, n, have, true);
     case TOTAL_MIN: return row_extreme(x, n, have, false);
     case TOTAL_EQUAL:
@@ -113,6 +128,9 @@ static void column_totals(int what, const float *restrict x, int64_t n, const do
     case TOTAL_EXP: for (int64_t i = 0; i < n; i++) total[i] += (double)unic_expf(x[i] - (float)shift[i]); break;
     case TOTAL_MAX: for (int64_t i = 0; i < n; i++) { double v = (double)x[i], t = total[i]; total[i] = v > t || v != v ? v : t; } break;
     case TOTAL_MIN: for (int64_t i = 0; i < n; i++) { double v = (double)x[i], t = total[i]; total[i] = v < t || v != v ? v : t; } break;
+    case TOTAL_ABS: for (int64_t i = 0; i < n; i++) total[i] += fabs((double)x[i]); break;
+    case TOTAL_MOST: for (int64_t i = 0; i < n; i++) { double v = fabs((double)x[i]), t = total[i]; total[i] = v > t || v != v ? v : t; } break;
+    case TOTAL_EQUAL_ABS: for (int64_t i = 0; i < n; i++) total[i] += fabs((double)x[i]) == shift[i] || (x[i] != x[i] && shift[i] != shift[i]); break;
     case TOTAL_EQUAL: for (int64_t i = 0; i < n; i++) total[i] += (double)x[i] == shift[i] || (x[i] != x[i] && shift[i] != shift[i]); break;
     default: for (int64_t i = 0; i < n; i++) total[i] *= (double)x[i];
   }
@@ -187,7 +205,12 @@ UNIC_LOOP(gradient_rows) {
       const float *restrict q = kept_row(s, 3, at, n, s->q, qb);
       switch (s->kind) {
         case NORM: for (int64_t i = 0; i < n; i++) g[i] = q[i] == 0 ? 0 : p[i] * x[i] / q[i]; break;
-        case VAR: for (int64_t i = 0; i < n; i++) g[i] = p[i] * (x[i] - q[i]); break;
+        case NORM_ONE: for (int64_t i = 0; i < n; i++) g[i] = x[i] > 0 ? p[i] : x[i] < 0 ? -p[i] : p[i] * x[i]; break;
+        case NORM_MOST:
+          for (int64_t i = 0; i < n; i++)
+            g[i] = fabsf(x[i]) == q[i] || (x[i] != x[i] && q[i] != q[i]) ? (x[i] > 0 ? p[i] : x[i] < 0 ? -p[i] : p[i] * x[i]) : 0;
+          break;
+        case VAR: case STD: for (int64_t i = 0; i < n; i++) g[i] = p[i] * (x[i] - q[i]); break;
         case LOGSUMEXP: for (int64_t i = 0; i < n; i++) g[i] = p[i] * unic_expf(x[i] - q[i]); break;
         default: for (int64_t i = 0; i < n; i++) g[i] = x[i] == q[i] || (x[i] != x[i] && q[i] != q[i]) ? p[i] : 0;   /* max, min */
       }
@@ -295,7 +318,7 @@ static void total(int what, const unic_view *x, uint32_t mask, const double *shi
     double all = rows ? to[k * s.pieces] : to[k];
     for (int64_t p = 1; p < s.pieces; p++) {
       double v = rows ? to[k * s.pieces + p] : to[p * s.kept + k];
-      if (what == TOTAL_MAX) all = v > all || v != v ? v : all;
+      if (what == TOTAL_MAX || what == TOTAL_MOST) all = v > all || v != v ? v : all;
       else if (what == TOTAL_MIN) all = v < all || v != v ? v : all;
       else if (what == TOTAL_PROD) all *= v;
       else all += v;
@@ -341,10 +364,11 @@ void unic_move_sum(const unic_view *to, const unic_view *from, uint32_t mask, in
 
 /* ---------------------------------------------------------------- shapes */
 
-static int kind_of(const unic_op *op) {
-  static const char *const names[KINDS] = {"sum", "mean", "prod", "max", "min", "any", "all", "var", "norm", "logsumexp"};
-  for (int i = 0; i < KINDS; i++) if (strcmp(op->name, names[i]) == 0) return i;
-  return SUM;
+static int kind_of(const unic_op *op, const unic_value *arg) {
+  static const char *const names[OPS] = {"sum", "mean", "prod", "max", "min", "any", "all", "var", "norm", "logsumexp", "std"};
+  int i = 0;
+  while (i < OPS - 1 && strcmp(op->name, names[i]) != 0) i++;
+  return i != NORM || arg[P].number == 2 ? i : arg[P].number == 1 ? NORM_ONE : NORM_MOST;
 }
 
 static uint32_t reduced_mask(const unic_value *dims, int ndim) {
@@ -356,7 +380,7 @@ static uint32_t reduced_mask(const unic_value *dims, int ndim) {
 static unic_status shape(unic_call *c) {
   const unic_tensor *x = c->in[X];
   const unic_value *dims = &c->arg[DIMS];
-  int kind = kind_of(c->op), n = 0;
+  int kind = kind_of(c->op, c->arg), n = 0;
   uint32_t seen = 0;
   for (int64_t i = 0; i < dims->integer; i++) {
     int d;
@@ -372,7 +396,9 @@ static unic_status shape(unic_call *c) {
     if (!(mask & (1u << d))) out[n++] = x->shape[d];
     else if (c->arg[KEEPDIM].integer) out[n++] = 1;
   }
-  if (reduced == 0 && (kind == MAX || kind == MIN)) return unic_fail_arg(c, X, "nothing to reduce: the reduced dimensions hold no elements, %s of nothing is undefined", c->op->name);
+  if (kind == NORM_MOST && c->arg[P].number != (double)INFINITY) return unic_fail_arg(c, P, "%g was given, expected 1, 2 or math.huge", c->arg[P].number);
+  if (reduced == 0 && (kind == MAX || kind == MIN || kind == NORM_MOST))
+    return unic_fail_arg(c, X, "nothing to reduce: the reduced dimensions hold no elements, %s of nothing is undefined", c->op->name);
   if (!unic_dtype_is_float(x->dtype) && kind != SUM && kind != MAX && kind != MIN && kind != ANY && kind != ALL && kind != PROD)
     return unic_fail_arg(c, X, "%s was given, expected a floating type; t:cast(\"f32\") converts it", unic_dtype_name(x->dtype));
   unic_dtype type = x->dtype;
@@ -389,40 +415,46 @@ static bool is_fast(int kind, const unic_view *x) { return x->dtype <= UNIC_F16 
 /* Scratch: totals (and pieces), a second array of kept doubles for the shift, two arrays of kept floats for the gradient. */
 static unic_status plan(const unic_kernel *k, unic_plan *p) {
   const unic_view *x = &k->in[X];
-  int kind = kind_of(k->op);
+  int kind = kind_of(k->op, k->arg);
   if (!is_fast(kind, x) || (k->backward && kind == PROD)) return UNIC_OK;
   uint32_t mask = reduced_mask(&k->arg[DIMS], x->ndim);
   int64_t kept = k->out[0].numel, room = 0;
-  bool passes = !k->backward || kind == VAR || kind == MAX || kind == MIN;
+  bool passes = !k->backward || kind == VAR || kind == STD || kind == MAX || kind == MIN || kind == NORM_MOST;
   if (passes) room = total_room(x, mask) * (int64_t)sizeof(double);
   if (k->backward) room += 2 * kept * (int64_t)sizeof(float);
-  if (kind == VAR || kind == LOGSUMEXP || k->backward) room += kept * (int64_t)sizeof(double);
+  if (kind == VAR || kind == STD || kind == LOGSUMEXP || k->backward) room += kept * (int64_t)sizeof(double);
   p->scratch = room;
   return UNIC_OK;
 }
 
-static double correction_of(const unic_kernel *k, int kind) { return kind == VAR && k->arg[UNBIASED].integer ? 1 : 0; }
+/* What the squares of var and std are divided by; 0 (the result is NaN) where there are too few elements. */
+static double freedom(const unic_kernel *k, int64_t reduced) {
+  double n = (double)reduced - (k->arg[UNBIASED].integer ? 1 : 0);
+  return n > 0 ? n : 0;
+}
 
 static unic_status forward(const unic_kernel *k) {
   const unic_view *x = &k->in[X];
-  int kind = kind_of(k->op);
+  int kind = kind_of(k->op, k->arg);
   uint32_t mask = reduced_mask(&k->arg[DIMS], x->ndim);
   int64_t kept = k->out[0].numel, reduced = kept ? x->numel / kept : 0;
   double *to = k->scratch, *shift = NULL, n = (double)reduced;
   if (kept == 0) return UNIC_OK;
-  if (kind == VAR || kind == LOGSUMEXP) {
+  bool spread = kind == VAR || kind == STD;
+  if (spread || kind == LOGSUMEXP) {
     shift = to;
     to += kept;
-    total(kind == VAR ? TOTAL_SUM : TOTAL_MAX, x, mask, NULL, to);
-    for (int64_t i = 0; i < kept; i++) shift[i] = kind == VAR ? to[i] / n : to[i];
+    total(spread ? TOTAL_SUM : TOTAL_MAX, x, mask, NULL, to);
+    for (int64_t i = 0; i < kept; i++) shift[i] = spread ? to[i] / n : to[i];
     if (reduced == 0 && kind == LOGSUMEXP) for (int64_t i = 0; i < kept; i++) shift[i] = -(double)INFINITY;
   }
-  static const int what[KINDS] = {TOTAL_SUM, TOTAL_SUM, TOTAL_PROD, TOTAL_MAX, TOTAL_MIN, 0, 0, TOTAL_SQUARES, TOTAL_SQUARES, TOTAL_EXP};
+  static const int what[KINDS] = {TOTAL_SUM, TOTAL_SUM, TOTAL_PROD, TOTAL_MAX, TOTAL_MIN, 0, 0, TOTAL_SQUARES, TOTAL_SQUARES, TOTAL_EXP,
+                                  TOTAL_SQUARES, TOTAL_ABS, TOTAL_MOST};
   total(what[kind], x, mask, shift, to);
-  double correction = correction_of(k, kind);
   switch (kind) {
     case MEAN: for (int64_t i = 0; i < kept; i++) to[i] /= n; break;
-    case VAR: for (int64_t i = 0; i < kept; i++) to[i] /= n - correction; break;
+    case VAR: for (int64_t i = 0; i < kept; i++) to[i] /= freedom(k, reduced); break;
+    case STD: for (int64_t i = 0; i < kept; i++) to[i] = sqrt(to[i] / freedom(k, reduced)); break;
     case NORM: for (int64_t i = 0; i < kept; i++) to[i] = sqrt(to[i]); break;
     case LOGSUMEXP: for (int64_t i = 0; i < kept; i++) to[i] = isfinite(shift[i]) ? shift[i] + log(to[i]) : shift[i]; break;
     default: break;
@@ -455,7 +487,7 @@ static void to_floats(const unic_view *from, float *to) {
 
 static unic_status backward(const unic_kernel *k) {
   const unic_view *x = &k->in[X], *dx = &k->din[X];
-  int kind = kind_of(k->op);
+  int kind = kind_of(k->op, k->arg);
   uint32_t mask = reduced_mask(&k->arg[DIMS], x->ndim);
   int64_t kept = k->out[0].numel, reduced = kept ? x->numel / kept : 0;
   if (!dx->present || dx->numel == 0) return UNIC_OK;
@@ -465,17 +497,19 @@ static unic_status backward(const unic_kernel *k) {
   to_floats(&k->dout[0], p);
   switch (kind) {
     case MEAN: for (int64_t i = 0; i < kept; i++) p[i] = (float)((double)p[i] / (double)reduced); break;
-    case VAR:
+    case VAR: case STD:
       total(TOTAL_SUM, x, mask, NULL, room);
+      if (kind == STD) to_floats(&k->out[0], q);
       for (int64_t i = 0; i < kept; i++) {
+        double by = kind == VAR ? 2 : q[i] == 0 ? 0 : 1 / (double)q[i];   /* std: 0 where all are equal */
         q[i] = (float)(room[i] / (double)reduced);
-        p[i] = (float)(2 * (double)p[i] / ((double)reduced - correction_of(k, kind)));
+        p[i] = by == 0 ? 0 : (float)(by * (double)p[i] / freedom(k, reduced));
       }
       break;
-    case MAX: case MIN:
+    case MAX: case MIN: case NORM_MOST:
       to_floats(&k->out[0], q);
       for (int64_t i = 0; i < kept; i++) doubles[i] = (double)q[i];
-      total(TOTAL_EQUAL, x, mask, doubles, room);
+      total(kind == NORM_MOST ? TOTAL_EQUAL_ABS : TOTAL_EQUAL, x, mask, doubles, room);
       for (int64_t i = 0; i < kept; i++) p[i] = (float)((double)p[i] / room[i]);
       break;
     case NORM: case LOGSUMEXP: to_floats(&k->out[0], q); break;
@@ -498,7 +532,7 @@ struct plain {
   const void *x, *y, *dy;
   void *to;                    /* y, or dx */
   int to_dtype;
-  double correction;
+  double freedom;
 };
 
 static double element(const struct plain *r, int64_t i) {
@@ -551,17 +585,24 @@ static void plain_rows(void *context, int64_t begin, int64_t end) {
         v = 1;
         for (int64_t i = 0; i < n && v != 0; i++) v = element(r, first + i) != 0;
         break;
-      case VAR: {
+      case VAR: case STD: {
         double mean = 0;
         for (int64_t i = 0; i < n; i++) mean += element(r, first + i);
         mean /= (double)n;
         for (int64_t i = 0; i < n; i++) { double d = element(r, first + i) - mean; v += d * d; }
-        v /= (double)n - r->correction;
+        v /= r->freedom;
+        if (r->kind == STD) v = sqrt(v);
         break;
       }
       case NORM:
         for (int64_t i = 0; i < n; i++) { double x = element(r, first + i); v += x * x; }
         v = sqrt(v);
+        break;
+      case NORM_ONE:
+        for (int64_t i = 0; i < n; i++) v += fabs(element(r, first + i));
+        break;
+      case NORM_MOST:
+        for (int64_t i = 0; i < n; i++) { double x = fabs(element(r, first + i)); if (x > v || x != x) v = x; }
         break;
       default: {
         double most = -(double)INFINITY;
@@ -583,8 +624,9 @@ static void plain_gradient_rows(void *context, int64_t begin, int64_t end) {
     int64_t first = k * r->reduced, n = r->reduced, zeros = 0;
     double dy = unic_element_get(r->dy, (unic_dtype)r->out_dtype, k), y = r->y ? unic_element_get(r->y, (unic_dtype)r->out_dtype, k) : 0;
     double mean = 0, share = 0, others = 1;
-    for (int64_t i = 0; r->kind == VAR && i < n; i++) mean += element(r, first + i) / (double)n;
+    for (int64_t i = 0; (r->kind == VAR || r->kind == STD) && i < n; i++) mean += element(r, first + i) / (double)n;
     for (int64_t i = 0; (r->kind == MAX || r->kind == MIN) && i < n; i++) { double x = element(r, first + i); share += x == y || (x != x && y != y); }
+    for (int64_t i = 0; r->kind == NORM_MOST && i < n; i++) { double x = fabs(element(r, first + i)); share += x == y || (x != x && y != y); }
     for (int64_t i = 0; r->kind == PROD && i < n; i++) { double x = element(r, first + i); if (x == 0) zeros++; else others *= x; }
     for (int64_t i = 0; i < n; i++) {
       double x = r->x ? element(r, first + i) : 0, g;
@@ -593,7 +635,10 @@ static void plain_gradient_rows(void *context, int64_t begin, int64_t end) {
         case MEAN: g = dy / (double)n; break;
         case PROD: g = zeros == 0 ? dy * others / x : zeros == 1 && x == 0 ? dy * others : 0; break;
         case MAX: case MIN: g = x == y || (x != x && y != y) ? dy / share : 0; break;
-        case VAR: g = dy * 2 * (x - mean) / ((double)n - r->correction); break;
+        case VAR: g = dy * 2 * (x - mean) / r->freedom; break;
+        case STD: g = y == 0 ? 0 : dy * (x - mean) / (r->freedom * y); break;
+        case NORM_ONE: g = x > 0 ? dy : x < 0 ? -dy : dy * x; break;
+        case NORM_MOST: g = fabs(x) == y || (x != x && y != y) ? (x > 0 ? dy : x < 0 ? -dy : dy * x) / share : 0; break;
         case NORM: g = y == 0 ? 0 : dy * x / y; break;
         default: g = dy * exp(x - y);
       }
@@ -607,9 +652,9 @@ static void plain_gradient_rows(void *context, int64_t begin, int64_t end) {
 static unic_status run_plain(const unic_kernel *k) {
   const unic_view *x = &k->in[X], *to = k->backward ? &k->din[X] : &k->out[0];
   uint32_t mask = reduced_mask(&k->arg[DIMS], x->ndim);
-  int kind = kind_of(k->op);
+  int kind = kind_of(k->op, k->arg);
   struct plain r = {.kind = kind, .dtype = x->dtype, .out_dtype = k->out[0].dtype, .to_dtype = to->dtype, .accumulate = k->accumulate[X], .x = x->data,
-                    .y = k->out[0].data, .dy = k->dout[0].data, .to = to->data, .correction = correction_of(k, kind)};
+                    .y = k->out[0].data, .dy = k->dout[0].data, .to = to->data};
   if (to->numel == 0) return UNIC_OK;
   unic_walk *w = &r.walk;
   int64_t kept = 1;
@@ -624,13 +669,14 @@ static unic_status run_plain(const unic_kernel *k) {
       w->stride[1][w->ndim++] = k->backward ? to->stride[d] : 0;
     }
   if (w->ndim == 0) { w->ndim = 1; w->shape[0] = 1; }
+  r.freedom = freedom(k, r.reduced);
   int64_t chunk = r.reduced > 0 ? 16384 / r.reduced : kept;
   unic_parallel_for(kept, chunk < 1 ? 1 : chunk, k->backward ? plain_gradient_rows : plain_rows, &r);
   return UNIC_OK;
 }
 
-static unic_status run_forward(const unic_kernel *k) { return is_fast(kind_of(k->op), &k->in[X]) ? forward(k) : run_plain(k); }
-static unic_status run_backward(const unic_kernel *k) { return kind_of(k->op) == PROD ? run_plain(k) : backward(k); }
+static unic_status run_forward(const unic_kernel *k) { return is_fast(kind_of(k->op, k->arg), &k->in[X]) ? forward(k) : run_plain(k); }
+static unic_status run_backward(const unic_kernel *k) { return kind_of(k->op, k->arg) == PROD ? run_plain(k) : backward(k); }
 
 /* ---------------------------------------------------------------- descriptors */
 
@@ -648,9 +694,12 @@ REDUCE(min, "x y", "x", "", "The smallest value over some dimensions; ties share
 REDUCE(any, "", NULL, "", "Is any element not zero? The result is bool.", "", UNIC_OP_NO_GRAD)
 REDUCE(all, "", NULL, "", "Are all elements not zero? The result is bool.", "", UNIC_OP_NO_GRAD)
 REDUCE(var, "x", "x", ", unbiased: bool = true", "The variance over some dimensions.", "\nunbiased  divide by n - 1 instead of n", 0)
-REDUCE(norm, "x y", "x", "", "The L2 norm over some dimensions; its gradient at 0 is 0.", "", 0)
+REDUCE(std, "x y", "x", ", unbiased: bool = true", "The standard deviation over some dimensions; its gradient where all elements are equal is 0.",
+       "\nunbiased  divide by n - 1 instead of n", 0)
+REDUCE(norm, "x y", "x", ", p: number = 2", "The norm over some dimensions; its gradient at 0 is 0, ties of the largest share it.",
+       "\np         2: Euclidean; 1: sum of absolute values; math.huge: the largest absolute value", 0)
 REDUCE(logsumexp, "x y", "x", "", "log(sum(exp(x))) over some dimensions, without overflow.", "", 0)
 
-UNIC_OPS(reduce, &op_sum, &op_mean, &op_prod, &op_max, &op_min, &op_any, &op_all, &op_var, &op_norm, &op_logsumexp);
+UNIC_OPS(reduce, &op_sum, &op_mean, &op_prod, &op_max, &op_min, &op_any, &op_all, &op_var, &op_std, &op_norm, &op_logsumexp);
 
 #endif
