@@ -45,6 +45,23 @@ UNIC_PRECISE float m_round_f32(float x) { return rintf(x); }
 UNIC_PRECISE double m_round_f64(double x) { return rint(x); }
 UNIC_PRECISE float m_abs_f32(float x) { return fabsf(x); }
 UNIC_PRECISE double m_abs_f64(double x) { return fabs(x); }
+/* a modulo b with the sign of b, exactly. The quotient of two floats, in f64, is rounded across a whole number only where it is far above 2^24, and
+ * its product with b has no error below 2^29; beyond that, fmod. */
+UNIC_PRECISE double m_remainder_f64(double a, double b) {
+  double r = fmod(a, b);
+  return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+UNIC_PRECISE float m_remainder_f32(float a, float b) {
+  double q = floor((double)a / (double)b);
+  if (!(fabs(q) < 16777216.0) || isinf(b)) return (float)m_remainder_f64((double)a, (double)b);
+  return (float)((double)a - q * (double)b);
+}
+UNIC_PRECISE int64_t m_remainder_i64(int64_t a, int64_t b) {
+  if (b == 0 || b == -1) return 0;   /* by -1: the smallest integer has no quotient */
+  int64_t r = a % b;
+  return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+#define M_REMAINDER(a, b) _Generic((a), float: m_remainder_f32, double: m_remainder_f64, default: m_remainder_i64)(a, b)
 /* d/da a^b and d/db a^b with the conventions 0^0 = 1, and no NaN from 0 * inf where the factor is 0. */
 UNIC_PRECISE float m_powa_f32(float a, float b) { return b == 0 ? 0 : b * unic_powf(a, b - 1); }
 UNIC_PRECISE double m_powa_f64(double a, double b) { return b == 0 ? 0 : b * pow(a, b - 1); }
@@ -83,6 +100,8 @@ UNIC_PRECISE double m_powb_f64(double a, double b) { return a == 0 && b >= 0 ? 0
   BINARY(mul,     "a b", a * b,                        dy * b,             dy * a,                      1, "a * b") \
   BINARY(div,     "a b", a / b,                        dy / b,             -dy * a / (b * b),           0, "a / b") \
   BINARY(pow,     "a b", F(pow)(a, b),                 dy * F(powa)(a, b), dy * F(powb)(a, b),          0, "a to the power of b") \
+  BINARY(remainder, "a b", M_REMAINDER(a, b),          dy,                 -dy * F(floor)(a / b),       1, \
+         "a modulo b, with the sign of b; integers modulo 0 are 0") \
   BINARY(maximum, "a b", a > b || a != a ? a : b,      a > b || a != a ? dy : a == b ? R(0.5) * dy : R(0), b > a || b != b ? dy : a == b ? R(0.5) * dy : R(0), 1, \
          "the larger of a and b; equal ones share the gradient") \
   BINARY(minimum, "a b", a < b || a != a ? a : b,      a < b || a != a ? dy : a == b ? R(0.5) * dy : R(0), b < a || b != b ? dy : a == b ? R(0.5) * dy : R(0), 1, \

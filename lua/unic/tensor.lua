@@ -352,6 +352,7 @@ meta.__sub = ops.sub
 meta.__mul = ops.mul
 meta.__div = ops.div
 meta.__pow = ops.pow
+meta.__mod = ops.remainder   -- the sign of the divisor, as Lua's own
 meta.__unm = function(x) return ops.neg(x) end   -- Lua hands the operand over twice
 -- Lua wants one truth of < and <=, and a string of ..; what was meant has another name.
 meta.__lt = function() core.fail "[lt] tensors have no order: x:lt(y) compares element by element, x:item() < y:item() two numbers" end

@@ -20,6 +20,11 @@ end
 for _, name in ipairs { "maximum", "minimum" } do
   ops.check(name, { { a = { 3, 5 }, b = { 5 } }, { a = { 4, 333 }, b = { 4, 333 } }, { a = { 4, 3 }, b = 0.5 } })
 end
+-- Away from whole quotients, where the remainder jumps (a rounded operand would land on the other side).
+ops.check("remainder", {
+  { a = ops.uniform({ 4, 5 }, 2.2, 2.8), b = ops.uniform({ 5 }, 0.9, 1.05) }, { a = ops.uniform({ 4, 333 }, -2.8, -2.2), b = ops.uniform({ 4, 333 }, 0.9, 1.05) },
+  { a = ops.uniform({ 4, 3 }, 2.2, 2.8), b = -1 }, { a = 2.5, b = ops.uniform({ 4, 3 }, 0.9, 1.1) }, { a = { 0, 3 }, b = { 3 } },
+})
 for _, name in ipairs { "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or" } do
   ops.check(name, { { a = { 3, 5 }, b = { 5 } }, { a = { 4, 333 }, b = 0.1 }, { a = ops.ints({ 4, 5 }, 0, 3), b = ops.ints({ 5 }, 0, 3) } }, { layouts = false })
 end
@@ -49,6 +54,24 @@ describe("binary operations", function()
     assert.same({ 0, 0.5 }, ((x - 1) / 2):totable())
     assert.same({ 1, 4 }, (x ^ 2):totable())
     assert.same({ -1, -2 }, (-x):totable())
+    assert.same({ 1, 0 }, (x % 2):totable())
+    assert.same({ 2, 1 }, (5 % unic.tensor { 3, 2 }):totable())
+  end)
+  it("take the remainder's sign from the divisor, exactly", function()
+    for _, dtype in ipairs { "f32", "f64", "i64", "i32" } do
+      local a = unic.tensor({ 7, -7, 7, -7, 6, -6 }, { dtype = dtype })
+      assert.same({ 1, 2, -2, -1, 0, 0 }, unic.remainder(a, unic.tensor({ 3, 3, -3, -3, 3, -3 }, { dtype = dtype })):totable())
+    end
+    local big = unic.tensor({ 2 ^ 53 - 1, -5, 5 }, { dtype = "i64" })
+    assert.same({ 1, 1, 2 }, (big % 3):totable())
+    assert.same({ 0, 0, 0 }, (big % 0):totable())
+    assert.equal(math.fmod(2 ^ 40, 3), (unic.tensor { 2 ^ 40 } % 3):item())
+    assert.equal(3, (unic.tensor { 3 } % math.huge):item())
+    assert.equal(math.huge, (unic.tensor { -3 } % math.huge):item())
+    for _, case in ipairs { { 1, 0 }, { math.huge, 2 }, { 0 / 0, 2 } } do
+      local v = (unic.tensor { case[1] } % case[2]):item()
+      assert.is_true(v ~= v)
+    end
   end)
   it("name the dtypes that do not fit", function()
     assert.raises_at(nil, "%[add%] argument 'b': it is f64 and the tensor before it is f32; t:cast%(\"f32\"%)", function()
