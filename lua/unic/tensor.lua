@@ -227,6 +227,30 @@ for name, fn in pairs(core.ops.methods) do
 end
 methods.clone = exports.clone
 
+--- The elements of x where a mask is true, as a vector in row-major order; x and mask broadcast. Gradients go back to where the elements were.
+-- How many there are depends on the values: this waits for the device, and has no place in a recorded step.
+-- @param x a tensor
+-- @param mask a bool tensor
+-- @return a tensor [n]
+function exports.masked_select(x, mask)
+  arguments.check("masked_select", "x", x, "tensor")
+  arguments.check("masked_select", "mask", mask, "tensor")
+  if mask.dtype ~= "bool" then arguments.fail("masked_select", "argument 'mask': %s, expected bool", mask.dtype) end
+  local a, b, shape = x.shape, mask.shape, {}
+  local n = math.max(#a, #b)
+  for d = 1, n do
+    local p, q = a[#a - n + d] or 1, b[#b - n + d] or 1
+    if p ~= q and p ~= 1 and q ~= 1 then
+      arguments.fail("masked_select", "argument 'mask': shapes [%s] and [%s] do not broadcast: from the right, sizes must be equal or 1", table.concat(a, ", "),
+        table.concat(b, ", "))
+    end
+    shape[d] = p == 1 and q or p
+  end
+  mask = ops.expand(mask, shape)
+  return ops.masked_take(ops.expand(x, shape), mask, ops.sum(mask):item())
+end
+methods.masked_select = exports.masked_select
+
 --- Convert and move: `x:to("bf16")`, `x:to("cuda:1")`, `x:to("cpu", "f64")`.
 -- @param ... a dtype, a device, or both
 -- @return x itself when nothing changes
