@@ -120,8 +120,10 @@ end
 
 --- The network of the built-in set: 16-32-64-128, one basic block a stage, 5x5 stem with stride 2; [N,128] and a map of 1/16 of the side.
 function resnet.resnet_small(options)
-  options = arguments.options("resnet_small", options, { channels = SIZE, classes = SIZE, width = SIZE })
-  return resnet.Resnet(resnet.BasicBlock, { 1, 1, 1, 1 }, { channels = options.channels or 1, width = options.width or 16, classes = options.classes, stem = 5 })
+  options = arguments.options("resnet_small", options, { channels = SIZE, classes = SIZE, width = SIZE, checkpoint = "boolean" })
+  return resnet.Resnet(resnet.BasicBlock, { 1, 1, 1, 1 }, {
+    channels = options.channels or 1, width = options.width or 16, classes = options.classes, stem = 5, checkpoint = options.checkpoint,
+  })
 end
 
 return resnet
