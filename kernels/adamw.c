@@ -80,6 +80,7 @@ static unic_status forward(const unic_kernel *k) {
   float *step = k->in[STEP].data;
   double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
   double beta1 = k->arg[BETA1].number, beta2 = k->arg[BETA2].number, t = (double)*step + 1;
+  if (!isfinite(scale)) return UNIC_OK;
   unic_view *const lists[4] = {k->list[PARAMS], k->list[GRADS], k->list[EXP_AVG], k->list[EXP_AVG_SQ]};
   unic_multi_item *items = k->scratch;
   struct adamw a = {
@@ -99,6 +100,7 @@ static unic_status reference(const unic_kernel *k) {
   float *step = k->in[STEP].data;
   double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
   double b1 = k->arg[BETA1].number, b2 = k->arg[BETA2].number;
+  if (!isfinite(scale)) return UNIC_OK;
   *step += 1;
   for (int64_t n = 0; n < k->arg[PARAMS].integer; n++) {
     const unic_view *p = &k->list[PARAMS][n], *g = &k->list[GRADS][n], *m = &k->list[EXP_AVG][n], *v = &k->list[EXP_AVG_SQ][n];
@@ -123,7 +125,7 @@ static const unic_op op_adamw = {
          "params, grads, exp_avg, exp_avg_sq  lists of the same shapes\n"
          "lr                                  learning rate\n"
          "step                                number of steps taken, a scalar tensor\n"
-         "scale                               multiplies the gradients (clip coefficient, 1 / loss scale)\n"
+         "scale                               multiplies the gradients (clip coefficient, 1 / loss scale); NaN or infinite: nothing changes (they overflowed)\n"
          "beta1, beta2                        decay of the moments\n"
          "eps                                 added to the root\n"
          "weight_decay                        decoupled decay, times lr",

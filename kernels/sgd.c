@@ -79,6 +79,7 @@ static unic_status plan(const unic_kernel *k, unic_plan *p) {
 }
 
 static unic_status forward(const unic_kernel *k) {
+  if (!isfinite(unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0))) return UNIC_OK;
   unic_view *const lists[3] = {k->list[PARAMS], k->list[GRADS], k->list[BUFFERS]};
   unic_multi_item *items = k->scratch;
   struct sgd s = {
@@ -95,6 +96,7 @@ static unic_status forward(const unic_kernel *k) {
 
 static unic_status reference(const unic_kernel *k) {
   double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
+  if (!isfinite(scale)) return UNIC_OK;
   double momentum = k->arg[MOMENTUM].number;
   for (int64_t n = 0; n < k->arg[PARAMS].integer; n++) {
     const unic_view *p = &k->list[PARAMS][n], *g = &k->list[GRADS][n];
@@ -121,7 +123,7 @@ static const unic_op op_sgd = {
          "params, grads     lists of the same shapes\n"
          "momentum_buffers  likewise, when momentum is above 0; zeros at first\n"
          "lr                learning rate\n"
-         "scale             multiplies the gradients (clip coefficient, 1 / loss scale)\n"
+         "scale             multiplies the gradients (clip coefficient, 1 / loss scale); NaN or infinite: nothing changes (they overflowed)\n"
          "momentum          share of the buffer that stays\n"
          "dampening         share of the gradient that the buffer does not take\n"
          "weight_decay      added to the gradient, times the parameter\n"

@@ -417,4 +417,9 @@ function EMA:swap()
   end)
 end
 
+--- Dynamic loss scaling for f16, see lua/unic/grad_scaler.lua.
+-- @param options `init` (65536), `growth` (2), `backoff` (0.5), `interval` (2000), `least` (1), `device`
+-- @return a scaler: `scale(loss)`, `unscale(optimizer)`, `step(optimizer)`, `update()`
+optim.GradScaler = require "unic.grad_scaler"
+
 return optim

@@ -26,6 +26,7 @@ local folder = require "unic.run.folder"
 local finished = require "unic.run.finished"
 local loop = require "unic.run.loop"
 local metrics = require "unic.run.metrics"
+local optim = require "unic.optim"
 local outputs = require "unic.run.outputs"
 local progress = require "unic.run.progress"
 local source = require "unic.run.source"
@@ -322,6 +323,11 @@ function Run:attach(what)
         end
       end
     end
+  end
+  if self.options.dtype == "f16" and not self.scaler and next(attached.optimizers) then
+    self.scaler = optim.GradScaler { device = self.device }
+    what.tensors = what.tensors or {}
+    for name, t in pairs(self.scaler:tensors()) do attached.tensors[name], what.tensors[name] = t, t end
   end
   if self.options.dry then
     if next(attached.optimizers) then self:end_dry() end   -- the size is known once the optimisers are

@@ -70,6 +70,26 @@ describe("run", function()
       same_state(whole, dir)
     end)
 
+    it("with f16 and its loss scale ends with the same bits", function()
+      local a, b = base .. "/f16", base .. "/f16-cut"
+      toy { run = a, dtype = "f16", accumulate = 2 }
+      toy({ run = b, dtype = "f16", accumulate = 2, ["save-every"] = 5 }, 8)
+      local run = toy { run = b, resume = true }
+      assert.equal(20, run.step)
+      same_state(a, b)
+      local file = files.safetensors_open(a .. "/checkpoints/last.safetensors")
+      assert.equal(65536, file:tensor("state.loss_scale"):item())
+      assert.equal(20, file:tensor("state.loss_scale_good"):item())
+      file:close()
+      local table_of = files.read_csv(a .. "/metrics.csv")
+      assert.equal("65536", table_of:get(20, "loss_scale"))
+      -- The same training in f32 ends near by.
+      toy { run = base .. "/f32", accumulate = 2 }
+      local plain = files.read_csv(base .. "/f32/metrics.csv")
+      assert.is_true(math.abs(plain:get(20, "loss") - table_of:get(20, "loss")) < 5e-3)
+      assert.is_true(math.abs(plain:get(20, "grad_norm") - table_of:get(20, "grad_norm")) < 5e-3)
+    end)
+
     it("inside an accumulation group ends with the same bits", function()
       local a, b = base .. "/groups", base .. "/groups-cut"
       toy { run = a, accumulate = 3, steps = 8 }

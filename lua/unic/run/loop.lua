@@ -181,12 +181,25 @@ function loop:autocast(fn, ...)
   return tensor.with(core.autocast, dtype, fn, ...)
 end
 
---- Walk back from the loss. With --accumulate n, the gradients of n batches add up to their mean.
+-- The gradients of a step are complete: those of f16 are divided by the loss scale, and the optimisers are told when they overflowed.
+local function settle_scale(self)
+  local scaler = self.scaler
+  self.row.values.loss_scale = { scaler.loss_scale:duplicate() }
+  for _, optimizer in pairs(self.attached.optimizers) do scaler:unscale(optimizer) end
+  for _, optimizer in pairs(self.attached.optimizers) do optimizer:set_scale(scaler:verdict()) end
+  scaler:update()
+end
+
+--- Walk back from the loss. With --accumulate n, the gradients of n batches add up to their mean. With --dtype f16 the loss is scaled
+-- (`optim.GradScaler`) and the gradients are not, when they are complete; where they overflowed, the attached optimisers leave out their step.
 -- @param loss a tensor of one element
 -- @return true when the gradients of the step are complete: now clip, step, log
 function loop:backward(loss)
   if not is_tensor(loss) then fail("backward: a %s was given, expected a tensor", type(loss)) end
-  if self.accumulate == 1 then
+  if self.scaler and self.in_body then
+    local scale = self.accumulate == 1 and self.scaler.loss_scale or self.scaler.loss_scale * (1 / self.accumulate)
+    loss:backward { gradient = scale:cast(loss.dtype):reshape(loss.shape) }
+  elseif self.accumulate == 1 then
     loss:backward()
   else
     if not self.share or self.share.dtype ~= loss.dtype or self.share:dim() ~= loss:dim() then
@@ -198,7 +211,9 @@ function loop:backward(loss)
   self.row.total[#self.row.total + 1] = loss:detach()
   local _, optimizer = next(self.attached.optimizers)
   if optimizer then self.row.lr = optimizer:get_lr() end   -- now: the schedule moves on before the row is written
-  return self.micro == self.accumulate
+  local complete = self.micro == self.accumulate
+  if complete and self.scaler then settle_scale(self) end
+  return complete
 end
 
 --- Note losses of the step. They stay on the device and are read every --log-every steps; what is NaN or Inf then ends the run.
