@@ -166,6 +166,23 @@ static bool is_options(lua_State *L, const unic_op_info *info, int i, int index)
   return true;
 }
 
+/* The integers of a final list given one by one, x:reshape(2, 3), from stack position s on; *next is where they end. */
+static unic_status read_row(lua_State *L, const unic_op_info *info, int i, int s, int top, unic_value *v, int *next) {
+  const unic_arg_info *a = &info->args[i];
+  int n = 0;
+  v->given = true;
+  for (; s <= top; s++) {
+    if (n > 0 && s == top && is_options(L, info, info->nargs, s) && lua_objlen(L, s) == 0) break;
+    if (n > 0 && lua_type(L, s) == LUA_TTABLE)
+      return unic_fail("[%s] argument '%s': a table follows an integer; the integers are given one by one, or all in one table", info->op->name, a->name);
+    if (n == UNIC_MAX_INTS) return unic_fail("[%s] argument '%s': %d integers were given, expected at most %d", info->op->name, a->name, top - s + 1 + n, UNIC_MAX_INTS);
+    UNIC_TRY(read_int(L, info, i, s, &v->ints[n]));
+    v->integer = ++n;
+  }
+  *next = s;
+  return UNIC_OK;
+}
+
 static unic_status read_arguments(lua_State *L, const unic_op_info *info, unic_call *c, int top) {
   int i = 0;
   for (int s = 1; s <= top; s++) {
@@ -174,7 +191,18 @@ static unic_status read_arguments(lua_State *L, const unic_op_info *info, unic_c
       UNIC_TRY(read_options(L, info, s, c));
       break;
     }
-    if (i >= info->nargs) return unic_fail("[%s] %d arguments were given, expected at most %d", info->op->name, top, info->nargs);
+    if (i >= info->nargs) {
+      const unic_arg_info *last = i > 0 ? &info->args[i - 1] : NULL;
+      if (last && last->kind == UNIC_KIND_INTS && !last->fixed && c->arg[i - 1].given && lua_type(L, s) == LUA_TNUMBER)
+        return unic_fail("[%s] argument '%s': an integer follows a table; the integers are given one by one, or all in one table", info->op->name, last->name);
+      return unic_fail("[%s] %d arguments were given, expected at most %d", info->op->name, top, info->nargs);
+    }
+    if (i == info->nargs - 1 && info->args[i].kind == UNIC_KIND_INTS && !info->args[i].fixed && lua_type(L, s) == LUA_TNUMBER) {
+      UNIC_TRY(read_row(L, info, i, s, top, &c->arg[i], &s));
+      i++;
+      s--;
+      continue;
+    }
     if (!lua_isnil(L, s)) UNIC_TRY(read_value(L, info, i, s, c));
     i++;
   }

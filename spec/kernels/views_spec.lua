@@ -19,6 +19,21 @@ ops.check("contiguous", { { x = { 3, 4 } } })
 ops.check("cast", { { x = { 3, 5 }, dtype = "f32" } }, { dtypes = { "f32" }, layouts = false, tolerance = { gradcheck = 1e-2, f32 = 1e-6 }, eps = 1e-2, gradient = false })
 ops.check("channels_last", { { x = { 2, 3, 4, 5 } } }, { errors = { { { x = { 2, 3 } }, "expected 4" } } })
 
+describe("lists of integers", function()
+  local x = unic.reshape(unic.arange(6), { 2, 3 })
+  it("are given one by one or as a table", function()
+    for _, pair in ipairs {
+      { x:reshape(3, -1), x:reshape { 3, -1 } }, { x:reshape(6), x:reshape { 6 } }, { unic.reshape(x, 1, 6, 1), unic.reshape(x, { 1, 6, 1 }) },
+      { x:permute(2, 1), x:permute { 2, 1 } }, { x[1]:expand(2, 2, 3), x[1]:expand { 2, 2, 3 } }, { x:flip(1, 2), x:flip { 1, 2 } },
+      { x:repeat_(2, 2), x:repeat_ { 2, 2 } }, { x:reshape(3, 2, {}), x:reshape { 3, 2 } }, { x:reshape { shape = { 3, 2 } }, x:reshape { 3, 2 } },
+    } do
+      assert.same(pair[2].shape, pair[1].shape)
+      assert.same(pair[2]:totable(), pair[1]:totable())
+    end
+    assert.equal(0, x[{ 1, 1 }]:reshape {}:dim())
+  end)
+end)
+
 describe("indexing", function()
   local x = unic.reshape(unic.arange(12, { dtype = "f32" }), { 3, 4 })
   it("counts from 1 and from the end", function()
