@@ -226,6 +226,14 @@ function unic.debug()
   require("unic.repl.debug").stop(3)   -- no tail call: the levels are counted
 end
 
+--- Sum of products by subscripts, for one or two tensors: `unic.einsum("bij,bjk->bik", a, b)`. See lua/unic/einsum.lua.
+-- @param equation letters, one per dimension; "..." for further ones; "," between operands; "->" before the result
+-- @param ... one or two tensors
+-- @return a tensor
+function unic.einsum(equation, ...)
+  return require("unic.einsum")(equation, ...)
+end
+
 --- Save a tensor, or a table of tensors, strings, numbers, booleans and tables, as a safetensors file.
 -- A tensor or table that occurs twice is saved once and is one again when it is loaded; `requires_grad` is kept; save a module by its
 -- `:state_dict()`.
