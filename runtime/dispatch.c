@@ -252,6 +252,41 @@ static unic_status find_type(work *w) {
   return UNIC_OK;
 }
 
+static unic_status cast_on_tape(unic_tensor *t, unic_dtype to, unic_tensor **made) {
+  unic_op_info *cast;
+  UNIC_TRY(unic_op_info_find("cast", &cast));
+  unic_call call;
+  unic_call_begin(&call, cast);
+  call.in[0] = t;
+  call.arg[1].integer = to;
+  call.arg[1].given = true;
+  return unic_dispatch(&call, cast, made);
+}
+
+/* A list of the work's own, so that members can be replaced. */
+static unic_status own_list(work *w, int i) {
+  unic_call *c = w->c;
+  if (w->lists[i]) return UNIC_OK;
+  w->lists[i] = unic_new((size_t)c->arg[i].integer * sizeof *w->lists[i]);
+  if (!w->lists[i]) return UNIC_MEMORY;
+  for (int64_t n = 0; n < c->arg[i].integer; n++) w->lists[i][n] = unic_tensor_ref(c->list[i][n]);
+  c->list[i] = w->lists[i];
+  return UNIC_OK;
+}
+
+static unic_status cast_members(work *w, int i, unic_dtype to) {
+  unic_call *c = w->c;
+  for (int64_t m = 0; m < c->arg[i].integer; m++) {
+    unic_tensor *t = c->list[i][m], *made;
+    if (t->dtype == to || !unic_dtype_is_float(t->dtype)) continue;
+    UNIC_TRY(own_list(w, i));
+    UNIC_TRY(cast_on_tape(t, to, &made));
+    unic_tensor_unref(t);
+    w->lists[i][m] = made;
+  }
+  return UNIC_OK;
+}
+
 /* A cast that the tape knows about: leaves get a cached form, everything else the op `cast`. */
 static unic_status cast_input(work *w, int i, unic_dtype to) {
   unic_call *c = w->c;
@@ -275,14 +310,7 @@ static unic_status cast_input(work *w, int i, unic_dtype to) {
     }
     return UNIC_OK;
   }
-  unic_op_info *cast;
-  UNIC_TRY(unic_op_info_find("cast", &cast));
-  unic_call call;
-  unic_call_begin(&call, cast);
-  call.in[0] = t;
-  call.arg[1].integer = to;
-  call.arg[1].given = true;
-  UNIC_TRY(unic_dispatch(&call, cast, &made));
+  UNIC_TRY(cast_on_tape(t, to, &made));
   hold(w, i, made);
   if (t->requires_grad) w->origin[i] = made;   /* the edge goes to the cast, which goes to t */
   return UNIC_OK;
@@ -297,10 +325,14 @@ static unic_status apply_autocast(work *w) {
   else
     for (int i = 0; i < w->info->nargs; i++) {
       const unic_arg_info *a = &w->info->args[i];
-      if (a->type_class == UNIC_CLASS_T && a->is_tensor && a->kind != UNIC_KIND_SCALAR && c->in[i] && c->in[i]->dtype == UNIC_F32) want = UNIC_F32;
+      if (a->type_class != UNIC_CLASS_T) continue;
+      if (a->kind == UNIC_KIND_TENSORS)
+        for (int64_t m = 0; m < c->arg[i].integer; m++) { if (c->list[i][m]->dtype == UNIC_F32) want = UNIC_F32; }
+      else if (a->is_tensor && a->kind != UNIC_KIND_SCALAR && c->in[i] && c->in[i]->dtype == UNIC_F32) want = UNIC_F32;
     }
   for (int i = 0; i < w->info->nargs; i++) {
     const unic_arg_info *a = &w->info->args[i];
+    if (a->kind == UNIC_KIND_TENSORS && a->type_class == UNIC_CLASS_T && !a->mutated) UNIC_TRY(cast_members(w, i, want));
     unic_tensor *t = a->is_tensor ? c->in[i] : NULL;
     if (!t || a->mutated || a->type_class != UNIC_CLASS_T || a->kind == UNIC_KIND_SCALAR || t->dtype == want || !unic_dtype_is_float(t->dtype)) continue;
     UNIC_TRY(cast_input(w, i, want));
@@ -459,16 +491,11 @@ static unic_status prepare_layouts(work *w) {
         unic_tensor *t = c->list[i][m], *made;
         if (accepted(t, a->layouts)) continue;
         if (a->mutated) return unic_fail_arg(c, i, "member %lld is not laid out as the op writes (row-major); t:contiguous() copies it", (long long)m + 1);
-        if (!w->lists[i]) {
-          w->lists[i] = unic_new((size_t)c->arg[i].integer * sizeof *w->lists[i]);
-          if (!w->lists[i]) return UNIC_MEMORY;
-          for (int64_t n = 0; n < c->arg[i].integer; n++) w->lists[i][n] = unic_tensor_ref(c->list[i][n]);
-        }
+        UNIC_TRY(own_list(w, i));
         UNIC_TRY(unic_tensor_convert(t, t->dtype, a->layouts & UNIC_ACCEPT_CHANNELS_LAST ? UNIC_CHANNELS_LAST : UNIC_CONTIGUOUS, &made));
         unic_tensor_unref(w->lists[i][m]);
         w->lists[i][m] = made;
       }
-      if (w->lists[i]) c->list[i] = w->lists[i];
       continue;
     }
     unic_tensor *t = a->is_tensor ? c->in[i] : NULL, *made = NULL;

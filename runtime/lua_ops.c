@@ -276,6 +276,8 @@ static int describe_op(lua_State *L) {
   set_bool(L, "service", op->flags & UNIC_OP_SERVICE);
   set_bool(L, "same_threads", op->flags & UNIC_OP_SAME_THREADS);
   set_bool(L, "reference", op->cpu.reference != NULL);
+  static const char *const casts[] = {[UNIC_CAST_NONE] = "as given", [UNIC_CAST_LOW] = "low", [UNIC_CAST_FULL] = "f32"};
+  set_string(L, "autocast", casts[op->autocast]);
   lua_newtable(L);
   for (int i = 0; i < info->nargs; i++) {
     const unic_arg_info *a = &info->args[i];

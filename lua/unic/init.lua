@@ -89,7 +89,8 @@ function unic.grad_enabled()
   return core.grad_mode()
 end
 
---- Run fn with matrix products and convolutions in a 16-bit type, and sums, norms and losses in f32.
+--- Run fn with matrix products and convolutions in a 16-bit type, and sums, norms and losses in f32; `unic.autocast_table()` lists every op.
+-- Parameters stay f32 (their 16-bit forms are kept until the parameter changes), and so do their gradients. f16 needs `optim.GradScaler`.
 -- @param dtype "bf16", "f16", or "f32" (off)
 -- @param fn a function
 -- @param ... its arguments
@@ -98,6 +99,25 @@ function unic.autocast(dtype, fn, ...)
   arguments.check("autocast", "dtype", dtype, { "choice", "bf16", "f16", "f32" })
   arguments.check("autocast", "fn", fn, "callable")
   return tensor.with(core.autocast, dtype, fn, ...)
+end
+
+--- What each op does under `unic.autocast`, from the ops' own descriptors.
+-- @return {low =, f32 =, ["as given"] =}, lists of op names: products in the 16-bit type; ops that are computed and stored in f32; ops that run
+-- in what they are given, of several types in the widest. `tostring` shows it
+function unic.autocast_table()
+  local lists = { low = {}, f32 = {}, ["as given"] = {} }
+  for name in pairs(core.ops.call) do
+    local info = core.ops.describe(name)
+    if info.args[1] and info.args[1].class ~= "any" then table.insert(lists[info.autocast], name) end
+  end
+  for _, list in pairs(lists) do table.sort(list) end
+  return setmetatable(lists, { __tostring = function()
+    local lines = {}
+    for _, pair in ipairs { { "low", "in the 16-bit type" }, { "f32", "in f32" }, { "as given", "in the type of their inputs, of several in the widest" } } do
+      lines[#lines + 1] = pair[2] .. ":\n  " .. table.concat(lists[pair[1]], " ")
+    end
+    return table.concat(lines, "\n")
+  end })
 end
 
 --- Run fn and free every tensor it made, except those it returns (in tables too), those marked with `t:keep()`, and parameters, buffers,

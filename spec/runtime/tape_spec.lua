@@ -134,6 +134,45 @@ describe("autocast", function()
     local x = unic.tensor { { 1, 1 } }
     assert.same({ 3, 7 }, { half(unic.linear, x, first):item(), half(unic.linear, x, second):item() })
   end)
+  it("brings the members of a list to the widest type", function()
+    local a, b = unic.tensor({ { 1, 2 } }, { requires_grad = true }), unic.tensor({ { 3, 4 } }, { requires_grad = true })
+    local y = half(function() return unic.cat({ a:cast("bf16"), b, a:cast("bf16") }, 2) end)
+    assert.equal("f32", y.dtype)
+    assert.same({ { 1, 2, 3, 4, 1, 2 } }, y:totable());
+    (y * unic.tensor { { 1, 2, 3, 4, 5, 6 } }):sum():backward()
+    assert.same({ { { 6, 8 } }, { { 3, 4 } } }, { a.grad:totable(), b.grad:totable() })
+    assert.raises_at(nil, "converts it", function() unic.cat({ a:cast "bf16", b }, 2) end)
+  end)
+  it("does what its table says", function()
+    local lists = unic.autocast_table()
+    local function has(list, name)
+      for _, each in ipairs(list) do if each == name then return true end end
+      return false
+    end
+    for _, name in ipairs { "matmul", "linear", "conv2d", "attention", "self_attention" } do assert.is_true(has(lists.low, name), name) end
+    for _, name in ipairs { "softmax", "log_softmax", "sum", "mean", "var", "cross_entropy", "info_nce", "exp", "log" } do assert.is_false(has(lists.low, name), name) end
+    local checked = 0
+    for rule, list in pairs(lists) do
+      for _, name in ipairs(list) do
+        local info = unic.core.ops.describe(name)
+        -- Ops of one tensor of the op's type, and of two: what comes out in f32 and in bf16.
+        local one = info.args[1].kind == "tensor" and info.args[1].class == "T" and info.args[1].rank <= 0
+        local two = one and info.args[2] and info.args[2].kind == "tensor" and info.args[2].class == "T"
+        for _, dtype in ipairs { "f32", "bf16" } do
+          local x = unic.ones(4, 4):to(dtype)
+          local ok, y = pcall(half, unic[name], x, two and x or nil)
+          if one and ok and unic.is_tensor(y) and not info.inplace and y.dtype ~= "bool" and y.dtype ~= "i64" then
+            local wide = #y.shape == 0 and info.outs[1] and y.dtype == "f32"   -- losses and totals are wide whatever came in
+            local wanted = rule == "low" and "bf16" or rule == "f32" and "f32" or dtype
+            assert.is_true(y.dtype == wanted or wide, ("%s of %s gives %s, the table says %s"):format(name, dtype, y.dtype, rule))
+            checked = checked + 1
+          end
+        end
+      end
+    end
+    assert.is_true(checked > 40, checked)
+    assert.is_truthy(tostring(lists):find("in the 16%-bit type:\n  [^\n]*matmul"))
+  end)
   it("walks back through the cast that was, when the parameter has moved on", function()
     local x, w = unic.ones(1, 2), unic.tensor { { 1, 2 } }
     x.requires_grad, w.requires_grad = true, true
