@@ -14,24 +14,6 @@ struct grad_norm {
 
 #if UNIC_LOOPS
 
-typedef double lanes __attribute__((vector_size(32)));
-
-/* Eight partial sums per row keep the adders busy. */
-static double squares(const float *x, int64_t n) {
-  lanes s[2] = {{0}};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const float *restrict p = x + i;
-    lanes a = {p[0], p[1], p[2], p[3]}, b = {p[4], p[5], p[6], p[7]};
-    s[0] += a * a;
-    s[1] += b * b;
-  }
-  double sum = 0;
-  for (; i < n; i++) sum += (double)x[i] * (double)x[i];
-  s[0] += s[1];
-  return sum + ((s[0][0] + s[0][2]) + (s[0][1] + s[0][3]));
-}
-
 UNIC_LOOP(grad_norm_chunks) {
   const struct grad_norm *s = context;
   float buffer[UNIC_ROW];
@@ -47,7 +29,7 @@ UNIC_LOOP(grad_norm_chunks) {
         const double *x = unic_walk_row(&t->walk, 0, at, n, t->data[0], UNIC_F64, wide);
         for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
       } else {
-        sum += squares(unic_walk_load(&t->walk, 0, at, n, t->data[0], t->dtype[0], buffer, raw), n);
+        sum += unic_multi_squares(unic_walk_load(&t->walk, 0, at, n, t->data[0], t->dtype[0], buffer, raw), n);
       }
     }
     s->partial[chunk] = sum;
@@ -66,8 +48,7 @@ static unic_status shape(unic_call *c) {
 }
 
 static unic_status plan(const unic_kernel *k, unic_plan *p) {
-  int64_t chunks = 0;
-  for (int64_t i = 0; i < k->arg[TENSORS].integer; i++) chunks += (k->list[TENSORS][i].numel + UNIC_MULTI_CHUNK - 1) / UNIC_MULTI_CHUNK;
+  int64_t chunks = unic_multi_chunks(k->list[TENSORS], k->arg[TENSORS].integer);
   p->scratch = unic_multi_scratch(k->arg[TENSORS].integer) + chunks * (int64_t)sizeof(double);
   return UNIC_OK;
 }

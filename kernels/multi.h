@@ -50,7 +50,32 @@ static inline const unic_multi_item *unic_multi_find(const unic_multi_item *item
   return item;
 }
 
-#if !UNIC_LOOPS
+#if UNIC_LOOPS
+typedef double unic_multi_lanes __attribute__((vector_size(32)));
+
+/* The sum of the squares of a row, in f64: the square of any f32 fits. Eight partial sums keep the adders busy. */
+static inline double unic_multi_squares(const float *x, int64_t n) {
+  unic_multi_lanes s[2] = {{0}};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const float *restrict p = x + i;
+    unic_multi_lanes a = {p[0], p[1], p[2], p[3]}, b = {p[4], p[5], p[6], p[7]};
+    s[0] += a * a;
+    s[1] += b * b;
+  }
+  double sum = 0;
+  for (; i < n; i++) sum += (double)x[i] * (double)x[i];
+  s[0] += s[1];
+  return sum + ((s[0][0] + s[0][2]) + (s[0][1] + s[0][3]));
+}
+#else
+/* Chunks of a list of tensors, for plans. */
+static inline int64_t unic_multi_chunks(const unic_view *list, int64_t n) {
+  int64_t chunks = 0;
+  for (int64_t i = 0; i < n; i++) chunks += (list[i].numel + UNIC_MULTI_CHUNK - 1) / UNIC_MULTI_CHUNK;
+  return chunks;
+}
+
 /* Where element i (row-major) of a strided view lies; for plain forms. */
 static inline int64_t unic_view_place(const unic_view *v, int64_t i) {
   int64_t at = 0;
