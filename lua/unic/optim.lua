@@ -276,6 +276,62 @@ function SGD:step()
   end)
 end
 
+-- ---------------------------------------------------------------- LARS, BertAdam
+
+local LARS = class()
+local LARS_OPTIONS = { lr = NOT_NEGATIVE, momentum = NOT_NEGATIVE, weight_decay = NOT_NEGATIVE, eta = NOT_NEGATIVE, skip_decay = "boolean", skip_adapt = "boolean" }
+
+--- Layer-wise adaptive rate scaling (You, Gitman and Ginsburg, 2017): SGD with momentum, every tensor's gradient scaled to eta times the tensor's norm.
+-- @param params a list of parameters or of groups
+-- @param options `lr` (1e-2), `momentum` (0.9), `weight_decay` (0), `eta` (1e-3), `skip_decay` (false; true: no weight decay on tensors of at most one
+-- dimension), `skip_adapt` (false; true: no scaling of those)
+-- @return an optimiser
+function optim.LARS(params, options)
+  return new(LARS, "optim.LARS", params, options, LARS_OPTIONS,
+    { lr = 1e-2, momentum = 0.9, weight_decay = 0, eta = 1e-3, skip_decay = false, skip_adapt = false }, { "momentum_buffer" })
+end
+
+--- One update from the gradients that are there.
+function LARS:step()
+  tensor.with(core.grad_mode, false, function()
+    for _, group in ipairs(self.groups) do
+      local params, grads, state = active(self, group, self.names)
+      if #params > 0 then
+        ops.lars(params, grads, state[1], group.lr_tensor, {
+          scale = self.scale, momentum = group.momentum, weight_decay = group.weight_decay, eta = group.eta, skip_decay = group.skip_decay,
+          skip_adapt = group.skip_adapt,
+        })
+      end
+    end
+  end)
+end
+
+local BertAdam = class()
+local BERT_ADAM_OPTIONS = { lr = NOT_NEGATIVE, betas = BETAS, eps = NOT_NEGATIVE, weight_decay = NOT_NEGATIVE, max_norm = NOT_NEGATIVE }
+
+--- BERT's Adam (Devlin et al., 2019): decoupled weight decay, no bias correction, each gradient tensor clipped on its own. Goes with `optim.bert_linear`.
+-- @param params a list of parameters or of groups
+-- @param options `lr` (1e-3), `betas` ({0.9, 0.999}), `eps` (1e-8), `weight_decay` (1e-2), `max_norm` (1: norm that a tensor's gradient is clipped to; 0: not)
+-- @return an optimiser
+function optim.BertAdam(params, options)
+  return new(BertAdam, "optim.BertAdam", params, options, BERT_ADAM_OPTIONS,
+    { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 1e-2, max_norm = 1 }, { "exp_avg", "exp_avg_sq" })
+end
+
+--- One update from the gradients that are there.
+function BertAdam:step()
+  tensor.with(core.grad_mode, false, function()
+    for _, group in ipairs(self.groups) do
+      local params, grads, state = active(self, group, self.names)
+      if #params > 0 then
+        ops.bert_adam(params, grads, state[1], state[2], group.lr_tensor, {
+          scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay, max_norm = group.max_norm,
+        })
+      end
+    end
+  end)
+end
+
 -- ---------------------------------------------------------------- clipping
 
 local function gradients(op, params)
@@ -379,6 +435,23 @@ function optim.cosine_restarts(optimizer, options)
       length = length * factor
     end
     return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * at / length))
+  end)
+end
+
+--- BERT's schedule: with x = step / steps, steps counted from 1, the base rate times x / w below w, times (1 - x) / (1 - w), at least 0, from there on.
+-- @param optimizer what it steers
+-- @param options `steps` (in all), `warmup` (w; a share of them when below 1, a number of steps otherwise; 0.1)
+-- @return a schedule
+function optim.bert_linear(optimizer, options)
+  arguments.check("optim.bert_linear", "optimizer", optimizer, OPTIMIZER)
+  options = arguments.options("optim.bert_linear", options, { steps = true, warmup = NOT_NEGATIVE })
+  local steps = arguments.check("optim.bert_linear", "steps", options.steps, { "number", least = 1 })
+  local warmup = options.warmup or 0.1
+  local w = warmup < 1 and warmup or warmup / steps
+  if w >= 1 then arguments.fail("optim.bert_linear", "option 'warmup': %.14g of %.14g steps, expected fewer than all", warmup, steps) end
+  return optim.schedule(optimizer, function(at, base)
+    local x = (at + 1) / steps
+    return base * (x < w and x / w or math.max((1 - x) / (1 - w), 0))
   end)
 end
 

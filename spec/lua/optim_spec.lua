@@ -128,3 +128,143 @@ describe("EMA", function()
     assert.equal(4, net.weight:item())
   end)
 end)
+
+-- Steps with given gradients, against numbers worked out by a function of (parameter, gradient, state).
+local function follow(make_optimizer, by_hand, shapes, steps, limit)
+  local params, values, state = {}, {}, {}
+  for i, shape in ipairs(shapes) do
+    params[i] = unic.randn(shape, { dtype = "f64", rng = unic.new_generator(60 + i) }):requires_grad_()
+    values[i], state[i] = params[i]:detach():reshape(-1):totable(), {}
+  end
+  local opt = make_optimizer(params)
+  for t = 1, steps do
+    for i, p in ipairs(params) do
+      local g = unic.randn(p.shape, { dtype = "f64", rng = unic.new_generator(100 * t + i) })
+      p.grad = g
+      by_hand(values[i], g:reshape(-1):totable(), state[i], #p.shape)
+    end
+    opt:step()
+  end
+  for i, p in ipairs(params) do
+    for j, v in ipairs(p:detach():reshape(-1):totable()) do
+      assert.is_true(math.abs(v - values[i][j]) <= (limit or 1e-12), ("parameter %d[%d]: %.17g, expected %.17g"):format(i, j, v, values[i][j]))
+    end
+  end
+  return opt, params
+end
+
+local function norm(list)
+  local s = 0
+  for _, v in ipairs(list) do s = s + v * v end
+  return math.sqrt(s)
+end
+
+-- Half of the steps, saved and loaded into a fresh optimiser, then the other half: to the bit what all of them in one go give.
+local function resumes(make_optimizer)
+  local function model() unic.manual_seed(3) return unic.nn.Sequential(unic.nn.Linear(3, 4), unic.nn.Linear(4, 2)) end
+  local function steps(net, opt, from, to)
+    for t = from, to do
+      for i, p in ipairs(net:parameters()) do p.grad = unic.randn(p.shape, { rng = unic.new_generator(10 * t + i) }) end
+      opt:step()
+    end
+  end
+  local whole, part = model(), model()
+  local first = make_optimizer(part)
+  steps(whole, make_optimizer(whole), 1, 6)
+  steps(part, first, 1, 3)
+  first:set_lr(first:get_lr())
+  local second = make_optimizer(part)
+  second:load_state_dict(first:state_dict(optim.names(part)), optim.names(part))
+  steps(part, second, 4, 6)
+  for i, p in ipairs(whole:parameters()) do assert.same_bits(p, part:parameters()[i]) end
+end
+
+describe("LARS", function()
+  local lr, momentum, eta, wd = 0.5, 0.8, 0.02, 0.1
+  local function rule(skip_decay, skip_adapt)
+    return function(p, g, s, ndim)
+      local decay = (skip_decay and ndim < 2) and 0 or wd
+      local d = {}
+      for j = 1, #p do d[j] = g[j] + decay * p[j] end
+      local a, b = norm(p), norm(d)
+      local by = (a > 0 and b > 0 and not (skip_adapt and ndim < 2)) and eta * a / b or 1
+      for j = 1, #p do
+        s[j] = momentum * (s[j] or 0) + by * d[j]
+        p[j] = p[j] - lr * s[j]
+      end
+    end
+  end
+  it("follows its formula", function()
+    for _, skip in ipairs { {}, { decay = true }, { adapt = true }, { decay = true, adapt = true } } do
+      follow(function(params)
+        return optim.LARS(params, { lr = lr, momentum = momentum, eta = eta, weight_decay = wd, skip_decay = skip.decay, skip_adapt = skip.adapt })
+      end, rule(skip.decay, skip.adapt), { { 3, 4 }, { 5 }, {} }, 4)
+    end
+  end)
+  it("takes the gradient as it is where a norm is 0", function()
+    local p = unic.zeros(3):requires_grad_()
+    p.grad = unic.tensor { 1, 2, 3 }
+    optim.LARS({ p }, { lr = 0.1 }):step()
+    for i, v in ipairs(p:detach():totable()) do assert.is_true(math.abs(v + 0.1 * i) < 1e-7) end
+  end)
+  it("goes on where it stopped", function()
+    resumes(function(net) return optim.LARS(net:groups { lr = 0.3, weight_decay = 0.1, skip_adapt = true }) end)
+  end)
+  it("refuses what makes no sense", function()
+    local p = unic.zeros(3):requires_grad_()
+    assert.raises_at(nil, "option 'eta'", function() optim.LARS({ p }, { eta = -1 }) end)
+    assert.raises_at(nil, "option 'skip_decay'", function() optim.LARS({ p }, { skip_decay = 1 }) end)
+    assert.raises_at(nil, "did you mean 'skip_adapt'", function() optim.LARS({ p }, { skip_adap = true }) end)
+  end)
+end)
+
+describe("BertAdam", function()
+  local function rule(o)
+    return function(p, g, s)
+      local by = o.max_norm > 0 and math.min(1, o.max_norm / (norm(g) + 1e-6)) or 1
+      s.m, s.v = s.m or {}, s.v or {}
+      for j = 1, #p do
+        local d = by * g[j]
+        s.m[j] = 0.9 * (s.m[j] or 0) + 0.1 * d
+        s.v[j] = 0.999 * (s.v[j] or 0) + 0.001 * d * d
+        p[j] = p[j] - o.lr * (s.m[j] / (math.sqrt(s.v[j]) + 1e-8) + o.weight_decay * p[j])
+      end
+    end
+  end
+  it("follows its formula", function()
+    -- 2 ^ -4: a learning rate that f32 holds exactly.
+    for _, o in ipairs { { lr = 2 ^ -4, weight_decay = 0.01, max_norm = 1 }, { lr = 2 ^ -4, weight_decay = 0, max_norm = 0 }, { lr = 2 ^ -4, weight_decay = 0.1, max_norm = 9 } } do
+      follow(function(params) return optim.BertAdam(params, o) end, rule(o), { { 3, 4 }, { 5 }, {} }, 4)
+    end
+  end)
+  it("goes on where it stopped", function()
+    resumes(function(net) return optim.BertAdam(net:groups { lr = 0.3, weight_decay = 0.1 }) end)
+  end)
+  it("refuses what makes no sense", function()
+    local p = unic.zeros(3):requires_grad_()
+    assert.raises_at(nil, "option 'max_norm'", function() optim.BertAdam({ p }, { max_norm = -1 }) end)
+    assert.raises_at(nil, "option 'betas'", function() optim.BertAdam({ p }, { betas = { 1, 0 } }) end)
+  end)
+end)
+
+describe("optim.bert_linear", function()
+  it("rises to the base rate and falls to nothing", function()
+    local opt = optim.SGD({ unic.zeros(1):requires_grad_() }, { lr = 5e-4 })
+    local sched = optim.bert_linear(opt, { steps = 200, warmup = 50 })
+    for step = 1, 210 do   -- counted from 1
+      local x, w = step / 200, 50 / 200
+      assert.is_true(math.abs(opt:get_lr() - (x < w and 5e-4 * x / w or 5e-4 * math.max((1 - x) / (1 - w), 0))) < 1e-15)
+      sched:step()
+    end
+    assert.equal(0, opt:get_lr())
+    assert.raises_at(nil, "option 'warmup': 50 of 50 steps", function() optim.bert_linear(opt, { steps = 50, warmup = 50 }) end)
+  end)
+  it("and cosine_restarts, the official code's", function()
+    local opt = optim.SGD({ unic.zeros(1):requires_grad_() }, { lr = 4e-5 })
+    local sched = optim.cosine_restarts(opt, { period = 7 })
+    for t = 0, 30 do
+      assert.is_true(math.abs(opt:get_lr() - (1e-8 + 0.5 * (4e-5 - 1e-8) * (1 + math.cos(math.pi * (t % 7) / 7)))) < 1e-18)
+      sched:step()
+    end
+  end)
+end)
