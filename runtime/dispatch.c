@@ -75,7 +75,10 @@ static unic_status find_kernel(const unic_op_info *info, const unic_kernel *k, u
 }
 
 unic_status unic_run(const unic_op_info *info, unic_kernel *k, unic_tensor *const *tensors) {
-  if (k->device->abstract) return UNIC_OK;
+  if (k->device->abstract) {
+    if (unic_profiling) unic_profile_abstract(k);
+    return UNIC_OK;
+  }
   unic_kernel_fn *fn = NULL;
   UNIC_TRY(find_kernel(info, k, &fn));
   k->plan = NULL;

@@ -1,6 +1,7 @@
 /* The door to the tape: closures that graphs hold, backward, hooks, ops written in Lua, pieces that are computed again. */
 #include "lua_unic.h"
 #include "recompute.h"
+#include "watch.h"
 
 #include <string.h>
 
@@ -303,6 +304,21 @@ static void keep_closure(lua_State *L, int index, int closure, int depth, int64_
   }
 }
 
+/* The closure keeps the arguments until the backward: for the profile they are saved. */
+static void note_arguments(lua_State *L, int closure) {
+  lua_getupvalue(L, closure, 2);
+  lua_getfield(L, -1, "n");
+  int n = (int)lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  for (int i = 1; i <= n; i++) {
+    lua_rawgeti(L, -1, i);
+    unic_handle *h = unic_handle_at(L, lua_gettop(L));
+    if (h && h->t) unic_profile_saved(h->t);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
 /* checkpoint(fn, ...) -> what fn returns */
 static int tensor_checkpoint(lua_State *L) {
   unic_door_function(L, 1, "checkpoint");
@@ -331,6 +347,7 @@ static int tensor_checkpoint(lua_State *L) {
     for (int i = 2, last = lua_gettop(L); i <= last; i++) keep_closure(L, i, 1, 0, &key);
   unic_frame_end(frame, key);
   if (status != 0) return lua_error(L);
+  if (unic_profiling && key) note_arguments(L, 1);
   return lua_gettop(L) - 1;
 }
 

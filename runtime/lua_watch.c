@@ -23,7 +23,7 @@ static int profile_start(lua_State *L) {
   return 0;
 }
 
-/* profile_stop() -> list of {op, kind, begin, seconds, flops, bytes, line, module, dtype, shape} */
+/* profile_stop() -> list of {op, kind, begin, seconds, flops, bytes, made, saved, line, module, dtype, shape} */
 static int profile_stop(lua_State *L) {
   static const char *const kinds[] = {"forward", "backward", "form"};
   int64_t n;
@@ -31,7 +31,7 @@ static int profile_stop(lua_State *L) {
   lua_createtable(L, (int)n, 0);
   for (int64_t i = 0; i < n; i++) {
     const unic_event *e = &events[i];
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 12);
     lua_pushstring(L, e->op->name);
     lua_setfield(L, -2, "op");
     lua_pushstring(L, kinds[e->kind]);
@@ -40,6 +40,8 @@ static int profile_stop(lua_State *L) {
     set_number(L, "seconds", e->seconds);
     set_number(L, "flops", e->flops);
     set_number(L, "bytes", e->bytes);
+    set_number(L, "made", e->made);
+    set_number(L, "saved", e->saved);
     set_number(L, "module", e->module);
     if (e->line && unic_call_up.line_text) {
       lua_pushstring(L, unic_call_up.line_text(e->line));

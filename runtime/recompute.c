@@ -143,6 +143,8 @@ unic_status unic_frame_rng(unic_tensor *rng) {
 
 bool unic_frame_keeps(const unic_tensor *t) { return unic_frame_current->state == AGAIN && t->storage->born <= unic_frame_current->again; }
 
+bool unic_frame_drops(const unic_tensor *t) { return unic_frame_current->state == RUNNING && t->storage->born > unic_frame_current->birth; }
+
 static unic_status generators_back(unic_frame *f) {
   for (int i = 0; i < f->generators; i++) {
     UNIC_TRY(unic_tensor_convert(f->generator[i].state, f->generator[i].state->dtype, UNIC_CONTIGUOUS, &f->generator[i].now));

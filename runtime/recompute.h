@@ -29,5 +29,7 @@ unic_status unic_frame_need(unic_node *n);
 /* From dispatch: a generator is about to be used; a tensor is from outside and the second run must not change it. */
 unic_status unic_frame_rng(unic_tensor *rng);
 bool unic_frame_keeps(const unic_tensor *t);
+/* Whether what the running piece saves is let go at its end. */
+bool unic_frame_drops(const unic_tensor *t);
 
 #endif

@@ -111,6 +111,7 @@ static void made_by(unic_node *n, int j, unic_tensor *t) {
 
 static unic_status save(unic_tensor *t, unic_tensor **saved, uint64_t *version) {
   *version = t->storage->version;
+  if (unic_profiling && !(unic_frame_current && unic_frame_drops(t))) unic_profile_saved(t);
   return unic_tensor_alias(t, saved);
 }
 

@@ -31,6 +31,7 @@ typedef struct unic_storage {
   _Atomic uint64_t version;  /* raised by every op that mutates it */
   uint64_t born;             /* number of the storage, counted from the start: later ones are larger */
   uint32_t mutation_line;
+  uint32_t profile;          /* the last profile that counted it as saved for a backward */
   bool pinned;               /* a data_ptr is out: derived forms are barred until touched() */
   unic_derived *derived;
   void (*release)(void *context);   /* foreign memory's owner */

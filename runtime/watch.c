@@ -14,6 +14,7 @@ const unic_watch_calls *unic_watch;
 static unic_event *events;
 static int64_t count, room;
 static double started;
+static uint32_t profile;   /* number of the present one */
 
 static double now(void) {
   struct timespec t;
@@ -25,6 +26,7 @@ void unic_profile_start(void) {
   free(events);
   events = NULL;
   count = room = 0;
+  profile++;
   started = now();
   unic_profiling = true;
 }
@@ -75,8 +77,20 @@ static void note(const unic_kernel *k, bool form, double begin, double end) {
   };
   memcpy(e->shape, first->shape, first->ndim * sizeof *e->shape);
   if (form) return;
+  for (int j = 0; j < info->visible; j++) e->made += (double)k->out[j].numel * (double)unic_dtype_size((unic_dtype)k->out[j].dtype);
   e->bytes = moved(info, k);
   if (k->op->flops) e->flops = k->op->flops(k) * (k->backward ? 2 : 1);
+}
+
+void unic_profile_abstract(const unic_kernel *k) {
+  double at = now();
+  note(k, false, at, at);
+}
+
+void unic_profile_saved(const unic_tensor *t) {
+  if (count == 0 || (t->requires_grad && !t->node) || t->storage->profile == profile) return;
+  t->storage->profile = profile;
+  events[count - 1].saved += (double)t->storage->bytes;
 }
 
 unic_status unic_profile_launch(unic_device *d, unic_kernel_fn *fn, const unic_kernel *k, bool form) {

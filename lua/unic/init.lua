@@ -241,6 +241,15 @@ function unic.profile(fn, options)
   return require("unic.profile").profile(fn, options)
 end
 
+--- What a model is made of: a table of its modules with output shapes, parameters, flops, bytes. It is run on the `meta` device: no memory, no time.
+-- `unic.summary(net, {1, 3, 224, 224})`, `unic.summary(bert, {8, 128, dtype = "i64"})`. See lua/unic/summary.lua.
+-- @param model a module
+-- @param ... shapes of its inputs, then options (`call`, `depth`, `print`)
+-- @return the rows
+function unic.summary(model, ...)
+  return require("unic.summary")(model, ...)
+end
+
 --- Stop here and open the prompt with the caller's local variables; Ctrl-D goes on. What is set at the prompt is set in the program.
 function unic.debug()
   require("unic.repl.debug").stop(3)   -- no tail call: the levels are counted
