@@ -36,7 +36,8 @@ local opt = unic.options {
   { "batch", 64, "pairs in a batch, the negatives of each other", kind = "integer", least = 2 },
   { "lr", 1.5e-3, "peak learning rate" },
   { "weight_decay", 0.05, "of weights with two or more dimensions" },
-  { "beta2", 0.98, "AdamW's second moment" },
+  { "optimizer", "adamw", "adamw, sgd (momentum 0.9), lars or bertadam", choices = { "adamw", "sgd", "lars", "bertadam" } },
+  { "beta2", 0.98, "second moment of adamw and bertadam" },
   { "schedule", "cosine", "cosine (one, after a warm-up) or restarts (the official code's)", choices = { "cosine", "restarts" } },
   { "warmup", 60, "steps of linear warm-up; below 1: a share of all steps" },
   { "floor", 0.02, "share of the peak learning rate at the end" },
@@ -75,11 +76,15 @@ if opt.init then unic.run.open(opt.init):load(model) end   -- a run folder or a 
 model.text_encoder:freeze(opt.freeze)
 model:to(run.device)
 
-local adamw = optim.AdamW(model:groups { lr = opt.lr, weight_decay = opt.weight_decay, betas = { 0.9, opt.beta2 } })
+local make = ({ adamw = optim.AdamW, sgd = optim.SGD, lars = optim.LARS, bertadam = optim.BertAdam })[opt.optimizer]
+local adaptive = opt.optimizer == "adamw" or opt.optimizer == "bertadam"
+local optimizer = make(model:groups {
+  lr = opt.lr, weight_decay = opt.weight_decay, betas = adaptive and { 0.9, opt.beta2 } or nil, momentum = opt.optimizer == "sgd" and 0.9 or nil,
+})
 local steps = run:steps(train)
-local sched = opt.schedule == "cosine" and optim.warmup_cosine(adamw, { steps = steps, warmup = math.min(opt.warmup, 0.5 * steps), floor = opt.floor })
-  or optim.cosine_restarts(adamw, { period = math.max(1, math.floor(0.4 * steps)) })
-run:attach { model = model, optimizers = { adamw = adamw }, schedules = { sched = sched } }
+local sched = opt.schedule == "cosine" and optim.warmup_cosine(optimizer, { steps = steps, warmup = math.min(opt.warmup, 0.5 * steps), floor = opt.floor })
+  or optim.cosine_restarts(optimizer, { period = math.max(1, math.floor(0.4 * steps)) })
+run:attach { model = model, optimizers = { [opt.optimizer] = optimizer }, schedules = { sched = sched } }
 
 local normalize = { "normalize", 0.5, 0.5 }
 local gentle = { { "jitter", 3, 0.08, 0.06 }, { "gamma" }, { "noise" }, normalize }
@@ -114,7 +119,7 @@ for batch in run:batches(train, {
   local total = loss.cvl + opt.ssv_weight * loss.ssv + opt.ctr_weight * loss.ctr
   if run:backward(total) then
     local norm = optim.clip_grad_norm(model:parameters(), opt.clip)
-    adamw:step()
+    optimizer:step()
     sched:step()
     run:log({ loss = total, cvl = loss.cvl, ssv = loss.ssv, ctr_tf = loss.ctr_tf, ctr_tt = loss.ctr_tt }, { grad_norm = norm })
   end

@@ -8,6 +8,22 @@ local function temporary()
   return path
 end
 
+-- A folder with a data.csv and grey pictures of 16 x 16; the language of one row may be none.
+local function small_set(rows, bad)
+  local own = temporary()
+  assert(lfs.mkdir(own))
+  local csv = assert(io.open(own .. "/data.csv", "w"))
+  csv:write "image,report,language,patient,split\n"
+  for i = 1, rows do
+    local wrong = i == bad and "xx1" or nil
+    csv:write(("%d.png,%s,%s,p%d,%s\n"):format(i, i % 2 == 0 and "No pleural effusion." or "Sin derrame pleural.",
+      wrong or i % 2 == 0 and "en" or "es", i, i > 0.75 * rows and "test" or "train"))
+    unic.files.write_png(("%s/%d.png"):format(own, i), unic.full({ 16, 16 }, 5 * i, { dtype = "u8" }))
+  end
+  csv:close()
+  return own
+end
+
 describe("recipes/pretrain_medunic.lua", function()
   local dir = temporary()
   local shared = { steps = 24, studies = 64, batch = 8, lr = 3e-3, seed = 3, log_every = 1, run = dir }
@@ -49,17 +65,7 @@ describe("recipes/pretrain_medunic.lua", function()
     os.remove(path)
   end)
   it("leaves out bad rows of one's own data, counts and lists them; --strict stops at the first", function()
-    local own = temporary()
-    assert(lfs.mkdir(own))
-    local csv = assert(io.open(own .. "/data.csv", "w"))
-    csv:write "image,report,language,patient,split\n"
-    for i = 1, 24 do
-      local wrong = i == 5 and "xx1" or nil
-      csv:write(("%d.png,%s,%s,p%d,%s\n"):format(i, i % 2 == 0 and "No pleural effusion." or "Sin derrame pleural.",
-        wrong or i % 2 == 0 and "en" or "es", i, i > 18 and "test" or "train"))
-      unic.files.write_png(("%s/%d.png"):format(own, i), unic.full({ 16, 16 }, 5 * i, { dtype = "u8" }))
-    end
-    csv:close()
+    local own = small_set(24, 5)
     unic.files.write_file(own .. "/7.png", "no picture")
     local options = { data = own, steps = 4, batch = 4, size = 16, run = own .. "/run" }
     local out = testing.recipe(root .. "recipes/pretrain_medunic.lua", options)
@@ -85,6 +91,60 @@ describe("recipes/pretrain_medunic.lua", function()
       testing.recipe(root .. "recipes/pretrain_medunic.lua", options)
     end)
     require("spec.support.files").remove(own)
+  end)
+  it("trains with every optimizer, and a run goes on with its own", function()
+    local own = small_set(24)
+    local base = { data = own, size = 16, steps = 2, batch = 4, seed = 3, log_every = 1, lr = 1e-3 }
+    local losses = {}
+    local function run(name, more)
+      local options = { optimizer = name }
+      for _, from in ipairs { base, more or {} } do
+        for key, value in pairs(from) do options[key] = value end
+      end
+      options.run = options.run or temporary()
+      testing.recipe(root .. "recipes/pretrain_medunic.lua", options)
+      local metrics = unic.files.read_csv(options.run .. "/metrics.csv")
+      local column = {}
+      for row = 1, metrics:rows() do column[row] = metrics:get(row, "loss") end
+      return column, options.run
+    end
+    for _, name in ipairs { "adamw", "sgd", "lars", "bertadam" } do
+      local column, folder = run(name)
+      assert.equal(2, #column)
+      losses[name] = column
+      for _, text in ipairs(column) do assert.is_true(tonumber(text) > 0 and tonumber(text) < 100, name .. ": " .. text) end
+      require("spec.support.files").remove(folder)
+    end
+    -- The first loss comes before any step. Each then goes its own way.
+    for _, name in ipairs { "sgd", "lars", "bertadam" } do
+      assert.equal(losses.adamw[1], losses[name][1])
+      assert.are_not.equal(losses.adamw[2], losses[name][2])
+    end
+    -- Cut in its second step, and taken up again after the first: the same losses, the same weights and state of the optimizer.
+    local _, whole = run("bertadam", { save_every = 1 })
+    local optim, cut, steps = require "unic.optim", temporary(), 0
+    local clip = optim.clip_grad_norm
+    optim.clip_grad_norm = function(...)
+      steps = steps + 1
+      if steps == 2 then error("the power is gone", 0) end
+      return clip(...)
+    end
+    local ok, why = pcall(run, "bertadam", { save_every = 1, run = cut })
+    optim.clip_grad_norm = clip
+    assert.is_false(ok)
+    assert.is_truthy(tostring(why):find "the power is gone")
+    testing.recipe(root .. "recipes/pretrain_medunic.lua", { resume = cut })
+    local a, b = unic.files.safetensors_open(whole .. "/checkpoints/last.safetensors"), unic.files.safetensors_open(cut .. "/checkpoints/last.safetensors")
+    local names, states = a:names(), 0
+    assert.same(names, b:names())
+    for _, name in ipairs(names) do
+      if name:find "^optim%..*%.exp_avg_sq$" then states = states + 1 end
+      assert.same_bits(a:tensor(name), b:tensor(name))
+    end
+    assert.is_true(states > 40)
+    a:close()
+    b:close()
+    for _, folder in ipairs { own, whole, cut } do require("spec.support.files").remove(folder) end
   end)
   it("refuses an option that is none, with the nearest", function()
     local ok, why = pcall(testing.recipe, root .. "recipes/pretrain_medunic.lua", { ["vison"] = "resnet50", run = temporary() })
