@@ -504,17 +504,19 @@ static unic_status prepare_layouts(work *w) {
     unic_tensor *t = a->is_tensor ? c->in[i] : NULL, *made = NULL;
     if (!t) continue;
     bool fits = accepted(t, a->layouts);
-    if (fits && (a->layouts & UNIC_ACCEPT_DENSE)) {
-      if (!lead) lead = t;
-      else if (t->ndim == lead->ndim && memcmp(t->shape, lead->shape, t->ndim * sizeof *t->shape) == 0) {
-        if (!unic_tensor_same_layout(t, lead)) {
-          if (lead->block) UNIC_TRY(unic_tensor_new(c->device, t->dtype, t->ndim, t->shape, UNIC_BLOCKED, lead->block, &made));
-          else UNIC_TRY(unic_tensor_new_strided(c->device, t->dtype, t->ndim, t->shape, lead->stride, &made));
-          hold(w, i, made);
-          UNIC_TRY(unic_service_copy(made, t));
-        }
+    if ((a->layouts & UNIC_ACCEPT_DENSE) && lead) {
+      if (t->ndim == lead->ndim && memcmp(t->shape, lead->shape, t->ndim * sizeof *t->shape) == 0) {
+        if (unic_tensor_same_layout(t, lead)) continue;
+        if (a->mutated) return unic_fail_arg(c, i, "it is written in place and lies in memory otherwise than the first input; t:contiguous() copies it");
+        if (lead->block) UNIC_TRY(unic_tensor_new(c->device, t->dtype, t->ndim, t->shape, UNIC_BLOCKED, lead->block, &made));
+        else UNIC_TRY(unic_tensor_new_strided(c->device, t->dtype, t->ndim, t->shape, lead->stride, &made));
+        hold(w, i, made);
+        UNIC_TRY(unic_service_copy(made, t));
         continue;
-      } else fits = unic_tensor_is_contiguous(t);
+      }
+      fits = unic_tensor_is_contiguous(t);   /* broadcast: nothing to share */
+    } else if (fits && (a->layouts & UNIC_ACCEPT_DENSE)) {
+      lead = t;
     }
     if (fits) continue;
     if (a->mutated) {
@@ -524,7 +526,7 @@ static unic_status prepare_layouts(work *w) {
     bool last = t->ndim == 4 && (a->layouts & UNIC_ACCEPT_CHANNELS_LAST || (t->block && a->layouts & (UNIC_ACCEPT_ANY | UNIC_ACCEPT_DENSE)));
     UNIC_TRY(unic_tensor_convert(t, t->dtype, last ? UNIC_CHANNELS_LAST : UNIC_CONTIGUOUS, &made));
     hold(w, i, made);
-    if (a->layouts & UNIC_ACCEPT_DENSE && !lead) lead = made;
+    if ((a->layouts & UNIC_ACCEPT_DENSE) && !lead) lead = made;
   }
   return UNIC_OK;
 }
@@ -534,6 +536,17 @@ static unic_status prepare_layouts(work *w) {
 static unic_status make_output(const unic_call *c, const unic_meta *m, unic_tensor **out) {
   if (m->layout == UNIC_LAYOUT_KEEP) return unic_tensor_new_strided(c->device, m->dtype, m->ndim, m->shape, m->stride, out);
   return unic_tensor_new(c->device, m->dtype, m->ndim, m->shape, m->layout, m->block, out);
+}
+
+/* Before anything is made of them, views included: the sentence names the op. */
+static unic_status check_count(const work *w) {
+  for (int j = 0; j < w->info->nouts; j++) {
+    const unic_meta *m = &w->c->out[j];
+    int64_t n = 1;
+    for (int d = 0; d < m->ndim; d++)
+      if (__builtin_mul_overflow(n, m->shape[d], &n)) return unic_fail("[%s] the result would have more elements than 64 bits can count", w->c->op->name);
+  }
+  return UNIC_OK;
 }
 
 static bool wants_grad(const unic_tensor *t) { return t && (t->requires_grad || t->node); }
@@ -645,6 +658,7 @@ unic_status unic_dispatch(unic_call *c, unic_op_info *info, unic_tensor **outs) 
   if (status == UNIC_OK) status = check_grad(&w);
   if (status == UNIC_OK) status = prepare_layouts(&w);
   if (status == UNIC_OK && info->op->shape) status = info->op->shape(c);
+  if (status == UNIC_OK) status = check_count(&w);
   if (status == UNIC_OK && c->grad && (info->op->flags & UNIC_OP_NO_GRAD)) {
     bool real = false;
     for (int j = 0; j < info->visible; j++) real = real || unic_dtype_is_float(c->out[j].dtype);

@@ -85,9 +85,21 @@ local function transposed(t)
   return unic.transpose(unic.contiguous(unic.transpose(t, d - 1, d)), d - 1, d)
 end
 
+-- Every second element of something larger.
+local function spread(t)
+  if t:dim() == 0 or t:numel() == 0 or t.dtype == "bool" then return t end
+  local shape = t.shape
+  shape[#shape] = 2 * shape[#shape]
+  local view = unic.zeros(shape, { dtype = t.dtype }):narrow(t:dim(), 1, t:size(t:dim()), 2)
+  view:copy_(t)
+  return view
+end
+
 local LAYOUT = {
   transposed = transposed,
   channels_last = function(t) return t:dim() == 4 and unic.channels_last(t) or t end,
+  mixed = function(t, key) return key % 2 == 1 and transposed(t) or spread(t) end,
+  mixed_last = function(t, key) return key % 2 == 0 and (t:dim() == 4 and unic.channels_last(t) or transposed(t)) or spread(t) end,
 }
 
 -- The arguments of one run: tensors of the wanted dtype with values rounded through `through` (so that all forms see the same numbers).
@@ -104,7 +116,7 @@ local function build(info, case, dtype, through, layout)
     end
     local device = unic.device()
     if device ~= "cpu" then t = t:to(device) end
-    if layout and not arg.mutated then t = LAYOUT[layout](t) end
+    if layout and not arg.mutated then t = LAYOUT[layout](t, key) end
     if arg.mutated then
       t = unic.clone(t)
       mutated[#mutated + 1] = t
@@ -313,7 +325,7 @@ function ops.check(name, cases, options)
         if options.layouts ~= false and case.layouts ~= false then
           it("other memory layouts give the same values", function()
             local reference = run(info, case, "f64", "f32", options)
-            for _, layout in ipairs { "transposed", "channels_last" } do
+            for _, layout in ipairs { "transposed", "channels_last", "mixed", "mixed_last" } do
               compare(run(info, case, "f32", "f32", options, layout), reference, tolerance_of(options, "f32"), "f32 " .. layout)
               compare(run(info, case, "f64", "f32", options, layout), reference, options.tolerance and options.tolerance.f64 or 1e-10, "f64 " .. layout)
             end
