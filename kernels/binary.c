@@ -258,6 +258,9 @@ static inline double number_or(const struct binary *s, int o, int64_t i, const v
   return base ? ((const double *)base)[unic_walk_find(&s->walk, o, i, index, &left)] : s->number;
 }
 
+/* Holds the sum and the product of any two 64-bit integers: results are modulo 2^64, and nothing overflows on the way. */
+__extension__ typedef __int128 wide_integer;
+
 static inline int64_t integer_or(const struct binary *s, int o, int64_t i, const void *base) {
   int64_t index[UNIC_MAX_RANK], left;
   if (!base) return (int64_t)s->number;
@@ -329,7 +332,7 @@ static unic_status no_integers(const unic_kernel *k) {
   static void op##_integers(void *context, int64_t begin, int64_t end) { \
     const struct binary *s = context; \
     for (int64_t i = begin; i < end; i++) { \
-      const int64_t a = integer_or(s, 1, i, s->a), b = integer_or(s, 2, i, s->b); \
+      const wide_integer a = integer_or(s, 1, i, s->a), b = integer_or(s, 2, i, s->b); \
       integer_put(s, i, (int64_t)(b == 0 && !(ints) ? 0 : (value))); \
     } \
   } \

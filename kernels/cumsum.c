@@ -34,8 +34,8 @@ struct cumsum {
   }
 LINES(lines_float, double, unic_element_get(s->from.data, (unic_dtype)s->from.dtype, from),
       unic_element_set(s->to.data, (unic_dtype)s->to.dtype, to, (s->accumulate ? unic_element_get(s->to.data, (unic_dtype)s->to.dtype, to) : 0) + sum))
-LINES(lines_i64, int64_t, s->from.dtype == UNIC_I64 ? ((const int64_t *)s->from.data)[from] : (int64_t)unic_element_get(s->from.data, (unic_dtype)s->from.dtype, from),
-      ((int64_t *)s->to.data)[to] = sum)
+LINES(lines_i64, uint64_t, s->from.dtype == UNIC_I64 ? ((const int64_t *)s->from.data)[from] : (int64_t)unic_element_get(s->from.data, (unic_dtype)s->from.dtype, from),
+      ((int64_t *)s->to.data)[to] = (int64_t)sum)
 
 static unic_status shape(unic_call *c) {
   const unic_tensor *x = c->in[X];

@@ -86,6 +86,7 @@ static void add_lines(void *context, int64_t begin, int64_t end) {
       int64_t to = x + id_at(&s->ids, ids + j * is) * xs, from = y + j * ys;
       switch (s->x.dtype) {
         case UNIC_F32: ((float *)s->x.data)[to] += s->y.dtype == UNIC_F32 ? ((const float *)s->y.data)[from] : (float)unic_element_get(s->y.data, (unic_dtype)s->y.dtype, from); break;
+        case UNIC_I64: ((uint64_t *)s->x.data)[to] += ((const uint64_t *)s->y.data)[from]; break;
         default: unic_element_set(s->x.data, (unic_dtype)s->x.dtype, to, unic_element_get(s->x.data, (unic_dtype)s->x.dtype, to) + unic_element_get(s->y.data, (unic_dtype)s->y.dtype, from));
       }
     }
@@ -329,6 +330,6 @@ static const unic_op op_scatter_add = {
          "ids  positions, counted from 0\n"
          "src  what is added, of the shape of ids",
   .saves = "ids", .grads = "x src", .layouts = "x:any ids:any src:any", .shape = scatter_shape, .plan = plan, .cpu = {.forward = scatter_forward, .backward = scatter_backward},
-  .flags = UNIC_OP_METHOD};
+  .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
 
 UNIC_OPS(index, &op_index_select, &op_gather, &op_scatter_add);

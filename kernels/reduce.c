@@ -550,12 +550,12 @@ static void plain_rows(void *context, int64_t begin, int64_t end) {
   for (int64_t k = begin; k < end; k++) {
     int64_t first = k * r->reduced, n = r->reduced;
     double v = 0;
-    if (!unic_dtype_is_float((unic_dtype)r->dtype) && r->kind != ANY && r->kind != ALL) {   /* exactly, in 64 bits */
+    if (!unic_dtype_is_float((unic_dtype)r->dtype) && r->kind != ANY && r->kind != ALL) {   /* exactly, modulo 2^64 */
       int64_t all = r->kind == PROD;
       for (int64_t i = 0; i < n; i++) {
         int64_t x = integer_element(r, first + i);
-        if (r->kind == SUM) all += x;
-        else if (r->kind == PROD) all *= x;
+        if (r->kind == SUM) all = (int64_t)((uint64_t)all + (uint64_t)x);
+        else if (r->kind == PROD) all = (int64_t)((uint64_t)all * (uint64_t)x);
         else if (i == 0 || (r->kind == MAX ? x > all : x < all)) all = x;
       }
       if (r->out_dtype == UNIC_I64) ((int64_t *)r->to)[k] = all;

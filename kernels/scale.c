@@ -53,7 +53,7 @@ static unic_status scale_forward(const unic_kernel *k) {
 static unic_status increment_forward(const unic_kernel *k) {
   const unic_view *x = &k->in[X];
   for (int64_t i = 0; i < x->numel; i++) {
-    if (x->dtype == UNIC_I64) ((int64_t *)x->data)[i] += (int64_t)k->arg[STEP].number;
+    if (x->dtype == UNIC_I64) ((uint64_t *)x->data)[i] += (uint64_t)(int64_t)k->arg[STEP].number;
     else unic_element_set(x->data, x->dtype, i, unic_element_get(x->data, x->dtype, i) + k->arg[STEP].number);
   }
   return UNIC_OK;

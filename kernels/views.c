@@ -103,8 +103,8 @@ static unic_status reshape_shape(unic_call *c) {
       free = d;
     } else if (shape[d] < 0) {
       return unic_fail_arg(c, A, "dimension %d is %lld, expected 0 or more, or -1 for what is left", d + 1, (long long)shape[d]);
-    } else {
-      known *= shape[d];
+    } else if (__builtin_mul_overflow(known, shape[d], &known)) {
+      return unic_fail_arg(c, A, "it holds more elements than 64 bits can count");
     }
   }
   char text[160];

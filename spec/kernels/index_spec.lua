@@ -52,6 +52,13 @@ describe("index ops", function()
     assert.same({ 30, 10, 30 }, unic.index_select(unic.tensor({ 10, 20, 30 }, { dtype = "i64" }), 1, unic.tensor({ 2, 0, 2 }, { dtype = "i32" })):totable())
   end)
 
+  it("add integers exactly, as a count of classes needs", function()
+    local big = unic.tensor({ 2 ^ 53, 0 }, { dtype = "i64" })
+    local counted = unic.scatter_add(big, 1, unic.tensor({ 0, 1, 1, 1 }, { dtype = "i64" }), unic.ones({ 4 }, { dtype = "i64" }))
+    assert.same({ 1, 3 }, (counted - big):totable())
+    assert.same({ 2, 1 }, unic.scatter_add(unic.zeros({ 2 }, { dtype = "i32" }), 1, unic.tensor({ 0, 1, 0 }, { dtype = "i32" }), unic.ones({ 3 }, { dtype = "i32" })):totable())
+  end)
+
   it("sum the gradient of a bf16 tensor in f32", function()
     local x = unic.cast(unic.zeros { 2, 3 }, "bf16")
     x.requires_grad = true

@@ -2,7 +2,8 @@ local unic = require "unic"
 local ops = require "spec.support.ops"
 
 ops.check("reshape", { { x = { 3, 4 }, shape = { 2, -1 } }, { x = { 2, 3, 4 }, shape = { 6, 4 } }, { x = { 6 }, shape = { 1, 6, 1 } }, { x = { 0, 3 }, shape = { 3, 0 } } },
-  { errors = { { { x = { 3, 4 }, shape = { 5 } }, "it holds 5 elements" }, { { x = { 3, 4 }, shape = { -1, -1 } }, "-1 was given twice" } } })
+  { errors = { { { x = { 3, 4 }, shape = { 5 } }, "it holds 5 elements" }, { { x = { 3, 4 }, shape = { -1, -1 } }, "-1 was given twice" },
+    { { x = { 3, 4 }, shape = { 2 ^ 40, 2 ^ 40 } }, "more elements than 64 bits can count" } } })
 ops.check("permute", { { x = { 2, 3, 4 }, dims = { 3, 1, 2 } }, { x = { 2, 3, 4, 5 }, dims = { 1, 3, 4, 2 } } },
   { errors = { { { x = { 2, 3 }, dims = { 1 } }, "argument 'dims'" }, { { x = { 2, 3 }, dims = { 1, 1 } }, "given twice" } } })
 ops.check("transpose", { { x = { 2, 3, 4 }, dim1 = 1, dim2 = -1 } })

@@ -305,7 +305,7 @@ local function broken(c, args)
     function() return print end,
     function() return { shape = shape_of(random(0, 6)) } end,
     function() return is_spec(value) and { shape = value.shape, dtype = pick { "f32", "f64", "bf16", "f16", "i64", "i32", "u8", "bool" } } or { 1, 2, 3, 4, 5, 6, 7, 8, 9 } end,
-    function() return is_spec(value) and { shape = value.shape, ints = 1000 } or random(-5, 5) end,
+    function() return is_spec(value) and { shape = value.shape, ints = pick { 1000, 2 ^ 53 } } or random(-5, 5) end,
     function() return is_spec(value) and { shape = value.shape, dead = chance(50), meta = true } or { "a" } end,
   }
   c[arg.name] = other[kind]()
