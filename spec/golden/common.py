@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: F401  (for the tables)
 
 MASK = (1 << 64) - 1
-FULL, SAMPLE, ENDS = 128, 128, 16   # up to FULL elements are stored whole; of more, SAMPLE: ENDS at each end, the others by hash
+FULL, SAMPLE, ENDS = 96, 96, 16   # up to FULL elements are stored whole; of more, SAMPLE: ENDS at each end, the others by hash
 
 torch.set_num_threads(1)
 
@@ -134,11 +134,11 @@ def build(case, dtype, wide, fine):
         t = torch.from_numpy(np.array(values(spec, case["name"] + "/" + name, fine)))
         if t.dtype == torch.float64:
             t = t.to(wide if spec.get("wide") else dtype)
-            if spec.get("mutated"):
-                mutated.append((name, t))
-            elif not spec.get("constant"):
+            if not spec.get("constant"):
                 t.requires_grad_(True)
                 leaves.append((name, t))
+        if spec.get("mutated"):
+            mutated.append((name, t))
         return t
 
     def group(specs, prefix=""):

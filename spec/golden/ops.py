@@ -3,6 +3,7 @@
 import os
 
 from common import *   # noqa: F403
+from optimisers import adamw, bert_adam, lars, sgd
 
 INF = float("inf")
 
@@ -321,51 +322,10 @@ for s in [(1, 17, 3, 5), (2, 3, 5, 9), (2, 33, 4, 4)]:
 for s, name, t in [((3, 33), "f64", torch.float64), ((17,), "f32", torch.float32), ((2, 3, 5, 9), "bf16", torch.bfloat16), ((65,), "f16", torch.float16)]:
     add("cast", "move", lambda x: x.to(t), {"x": N(*s)}, {"dtype": name})
 
-# ---------------------------------------------------------------- steps of optimisers: written out, not PyTorch's
+# ---------------------------------------------------------------- steps of optimisers
 
 
 def T(spec): return {**spec, "constant": True, "mutated": True}   # changed in place, of the dtype of the others
-
-
-def adamw(ps, gs, ms, vs, lr, step, scale=1.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
-    step += 1
-    for p, g, m, v in zip(ps, gs, ms, vs):
-        g = g * scale
-        m.copy_(beta1 * m + (1 - beta1) * g)
-        v.copy_(beta2 * v + (1 - beta2) * g * g)
-        up = (m / (1 - beta1 ** step)) / (torch.sqrt(v / (1 - beta2 ** step)) + eps)
-        p.copy_(p - lr * weight_decay * p - lr * up)
-
-
-def sgd(ps, gs, bs, lr, scale=1.0, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
-    for i, (p, g) in enumerate(zip(ps, gs)):
-        g = g * scale + weight_decay * p
-        if momentum > 0:
-            bs[i].copy_(momentum * bs[i] + (1 - dampening) * g)
-            g = g + momentum * bs[i] if nesterov else bs[i]
-        p.copy_(p - lr * g)
-
-
-def lars(ps, gs, bs, lr, scale=1.0, momentum=0.9, weight_decay=0.0, eta=0.001, skip_decay=False, skip_adapt=False):
-    for p, g, b in zip(ps, gs, bs):
-        flat = p.dim() <= 1
-        g = g * scale
-        if not (flat and skip_decay):
-            g = g + weight_decay * p
-        if not (flat and skip_adapt):
-            g = g * (eta * p.norm() / g.norm())
-        b.copy_(momentum * b + g)
-        p.copy_(p - lr * b)
-
-
-def bert_adam(ps, gs, ms, vs, lr, scale=1.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, max_norm=1.0):
-    for p, g, m, v in zip(ps, gs, ms, vs):
-        g = g * scale
-        if max_norm > 0:
-            g = g * torch.clamp(max_norm / (g.norm() + 1e-6), max=1)
-        m.copy_(beta1 * m + (1 - beta1) * g)
-        v.copy_(beta2 * v + (1 - beta2) * g * g)
-        p.copy_(p - lr * (m / (torch.sqrt(v) + eps) + weight_decay * p))
 
 
 WIDE = ["f64", "f32"]   # what parameters that are trained may be
