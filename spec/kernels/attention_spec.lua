@@ -151,4 +151,96 @@ describe("attention", function()
     for i = 1, 3 do parts[i] = unic.select(qkv, 3, i) end
     assert.same_bits(unic.self_attention(qkv), unic.attention(parts[1], parts[2], parts[3]))
   end)
+
+  -- The same from plain ops: matmul, softmax, dropout and masked_fill, in f64.
+  local function composed(q, k, v, options, rng)
+    local function heads(x) return x:permute(1, 3, 2, 4) end
+    local s = heads(q):matmul(heads(k):transpose(3, 4)) / math.sqrt(q:size(4))
+    local S, L = q:size(2), k:size(2)
+    local mask = options.mask
+    if mask then
+      if mask:dim() == 2 then mask = mask:reshape({ mask:size(1), 1, 1, L }) end
+      if mask:dim() == 3 then mask = mask:reshape({ mask:size(1), 1, S, L }) end
+      s = mask.dtype == "bool" and s:masked_fill(mask:expand(s.shape):eq(0), -math.huge) or s + mask:cast("f64")
+    end
+    if options.causal then s = s:masked_fill(unic.ones(S, L):tril():eq(0), -math.huge) end
+    local p = s:softmax(4)
+    if options.dropout then p = p:dropout(options.dropout, { rng = rng }) end
+    return heads(p:matmul(heads(v))):contiguous()
+  end
+
+  describe("agrees with its composition of plain ops,", function()
+    local B, S, L, H = 2, 19, 23, 2
+    local function bools(shape)   -- the first key is seen by everyone: a row without any is another spec's
+      local flags = unic.uniform_(unic.empty(shape), 0, 1, { rng = unic.new_generator(11) }):gt(0.4)
+      flags:narrow(#shape, 1, 1):fill_(1)
+      return flags
+    end
+    local function added(shape) return unic.randn(shape, { rng = unic.new_generator(12) }) end
+    local far = added { B, 1, S, L }
+    far:narrow(4, 7, 5):fill_(-math.huge)
+    local cases = {
+      { "no mask" }, { "causal", causal = true },
+      { "boolean keys", mask = bools { B, L } }, { "boolean", mask = bools { B, S, L } }, { "boolean per head", mask = bools { B, H, S, L } },
+      { "additive", mask = added { B, S, L } }, { "additive per head", mask = added { 1, H, S, L } }, { "additive with -inf", mask = far },
+      { "boolean and causal", mask = bools { B, L }, causal = true }, { "boolean per head and causal", mask = bools { B, H, S, L }, causal = true },
+      { "additive and causal", mask = added { B, H, S, L }, causal = true }, { "additive with -inf and causal", mask = far, causal = true },
+    }
+    local names = { "y", "dq", "dk", "dv" }
+
+    for _, D in ipairs { 32, 64, 80, 96, 128 } do
+      it("heads of " .. D, function()
+        local function values(n, seed) return unic.randn({ B, n, H, D }, { dtype = "f64", rng = unic.new_generator(seed) }) end
+        for _, dtype in ipairs { "f32", "bf16", "f16", "f64" } do
+          -- The same numbers for both forms: rounded to the dtype first.
+          local q, k, v = values(S, 1):cast(dtype), values(L, 2):cast(dtype), values(L, 3):cast(dtype)
+          local dy = values(S, 4):cast(dtype)
+          local function run(fn, wide)
+            local t = {}
+            for i, x in ipairs { q, k, v } do
+              t[i] = (wide and x:cast("f64") or x):clone()
+              t[i].requires_grad = true
+            end
+            local y = fn(t[1], t[2], t[3])
+            y:backward { gradient = wide and dy:cast "f64" or dy }
+            return { y:detach(), t[1].grad, t[2].grad, t[3].grad }
+          end
+          for _, case in ipairs(cases) do
+            for _, p in ipairs { 0, 0.3 } do
+              local mask = case.mask
+              if mask and mask.dtype == "f32" and dtype ~= "f32" then mask = mask:cast(dtype) end
+              local dropout = p > 0 and p or nil
+              local mine, theirs = unic.new_generator(5), unic.new_generator(5)
+              local got = run(function(a, b, c) return unic.attention(a, b, c, mask, { causal = case.causal, dropout = dropout, rng = mine }) end)
+              local want = run(function(a, b, c) return composed(a, b, c, { mask = mask, causal = case.causal, dropout = dropout }, theirs) end, true)
+              for i, name in ipairs(names) do
+                local ok, why = require("unic.testing").close(got[i], want[i], dtype == "f64" and 1e-12 or require("unic.testing").tolerance[dtype])
+                assert.is_true(ok, ("%s, %s, dropout %g, %s: %s"):format(dtype, case[1], p, name, tostring(why)))
+              end
+              if dropout then assert.same(theirs:totable(), mine:totable()) end
+            end
+          end
+        end
+      end)
+
+      it("heads of " .. D .. ", packed", function()
+        local qkv = unic.randn({ B, S, 3, H, D }, { rng = unic.new_generator(6) })
+        local dy = unic.randn({ B, S, H, D }, { rng = unic.new_generator(7) })
+        for _, dtype in ipairs { "f32", "bf16", "f16", "f64" } do
+          local x, g = qkv:cast(dtype), dy:cast(dtype)
+          for _, options in ipairs { {}, { causal = true }, { dropout = 0.3 }, { causal = true, dropout = 0.3, mask = bools { B, S } } } do
+            local packed, wide = x:clone(), x:cast("f64"):clone()
+            packed.requires_grad, wide.requires_grad = true, true
+            local y = unic.self_attention(packed, options.mask, { causal = options.causal, dropout = options.dropout, rng = unic.new_generator(5) })
+            y:backward { gradient = g }
+            local want = composed(wide:select(3, 1), wide:select(3, 2), wide:select(3, 3), options, unic.new_generator(5))
+            want:backward { gradient = g:cast "f64" }
+            local limit = dtype == "f64" and 1e-12 or require("unic.testing").tolerance[dtype]
+            assert.close(y:detach(), want:detach(), limit)
+            assert.close(packed.grad, wide.grad, limit)
+          end
+        end
+      end)
+    end
+  end)
 end)
