@@ -7,13 +7,14 @@
 #include "move.h"
 #include "walk.h"
 
-enum { A, B };
+enum { A, B, ALPHA };
 
 struct binary {
   unic_walk walk;              /* forward: y, a, b; backward: dx, dy, a, b (reduced dimensions first when dx is broadcast) */
   void *to;
   const void *a, *b, *dy;
   double number;               /* stands for the operand that is no tensor */
+  double alpha;                /* add_, sub_: b times this; 1 */
   int dtype, accumulate;
   /* of a broadcast gradient: its elements, how often each is repeated; repeats per piece, pieces; kept elements per task, blocks of them */
   int64_t kept, repeats, rows, pieces, block, blocks;
@@ -95,6 +96,11 @@ static inline const float *operand_row(const struct binary *s, int o, int64_t at
       n = unic_walk_step(&s->walk, at, end); \
       const float *as = operand_row(s, 1, at, n, s->a, ba, raw, !s->a); \
       const float *bs = operand_row(s, 2, at, n, s->b, bb, raw, !s->b); \
+      if (s->alpha != 1) { \
+        const float alpha = (float)s->alpha; \
+        for (int64_t i = 0; i < n; i++) bb[i] = alpha * bs[i]; \
+        bs = bb; \
+      } \
       float *ys = unic_walk_float_target(&s->walk, 0, at, n, s->to, s->dtype, by); \
       for (int64_t i = 0; i < n; i++) { const float a = as[i], b = bs[i]; ys[i] = (value); } \
       unic_walk_store(&s->walk, 0, at, n, s->to, s->dtype, ys, by, raw); \
@@ -106,10 +112,18 @@ UNIC_BINARY_ROWS(BINARY)
 
 #else
 
+/* A number beside integers must be one itself: it would be cut off silently. */
+static unic_status check_whole(const unic_call *c, int i) {
+  double number = c->arg[i].number;
+  if (c->in[i] || unic_dtype_is_float(c->type) || number == floor(number)) return UNIC_OK;
+  return unic_fail_arg(c, i, "%g was given beside %s, expected a whole number; t:cast(\"f32\") converts the tensor", number, unic_dtype_name(c->type));
+}
+
 static unic_status shape(unic_call *c) {
   const unic_tensor *a = c->in[A], *b = c->in[B];
   if (!a && !b) return unic_fail_arg(c, A, "both operands are numbers, expected at least one tensor");
   if (!a || !b) {
+    UNIC_TRY(check_whole(c, a ? B : A));
     unic_out_like(c, 0, a ? a : b);
     return UNIC_OK;
   }
@@ -129,11 +143,35 @@ static unic_status shape(unic_call *c) {
   return UNIC_OK;
 }
 
-static unic_status forward(const unic_kernel *k, unic_body *loop) {
-  struct binary s = {.to = k->out[0].data, .a = k->in[A].data, .b = k->in[B].data, .dtype = k->type};
-  if (k->out[0].numel == 0) return UNIC_OK;
+static unic_status in_place_shape(unic_call *c) {
+  const unic_tensor *a = c->in[A], *b = c->in[B];
+  int ndim = a->ndim;
+  int64_t dims[UNIC_MAX_RANK];
+  memcpy(dims, a->shape, sizeof dims);
+  UNIC_TRY(check_whole(c, B));
+  if (b && (!unic_shape_broadcast(&ndim, dims, b->ndim, b->shape) || ndim != a->ndim || memcmp(dims, a->shape, (size_t)ndim * sizeof *dims) != 0)) {
+    char one[160], two[160];
+    return unic_fail_arg(c, B, "%s does not broadcast to a's shape %s, which stays as it is", unic_shape_describe(b->ndim, b->shape, one, sizeof one),
+                         unic_shape_describe(a->ndim, a->shape, two, sizeof two));
+  }
+  return UNIC_OK;
+}
+
+/* add_, sub_: b comes times alpha. */
+static unic_status alpha_shape(unic_call *c) {
+  double alpha = c->arg[ALPHA].number;
+  if (!unic_dtype_is_float(c->type) && !(alpha == floor(alpha) && fabs(alpha) < 0x1p53))
+    return unic_fail_arg(c, ALPHA, "%g was given, expected a whole number beside %s", alpha, unic_dtype_name(c->type));
+  return in_place_shape(c);
+}
+
+static unic_status forward(const unic_kernel *k, unic_body *loop, bool has_alpha) {
+  const unic_view *y = unic_result(k);
+  struct binary s = {.to = y->data, .a = k->in[A].data, .b = k->in[B].data, .dtype = k->type, .alpha = 1};
+  if (y->numel == 0) return UNIC_OK;
   s.number = k->in[A].present ? k->arg[B].number : k->arg[A].number;
-  const unic_view *const views[3] = {&k->out[0], k->in[A].present ? &k->in[A] : &k->out[0], k->in[B].present ? &k->in[B] : &k->out[0]};
+  if (has_alpha && k->op->flags & UNIC_OP_INPLACE) s.alpha = k->arg[ALPHA].number;
+  const unic_view *const views[3] = {y, k->in[A].present ? &k->in[A] : y, k->in[B].present ? &k->in[B] : y};
   unic_walk_init(&s.walk, 3, views);
   unic_parallel_for(s.walk.numel, UNIC_WALK_CHUNK, loop, &s);
   return UNIC_OK;
@@ -315,6 +353,34 @@ static unic_status no_integers(const unic_kernel *k) {
     } \
   }
 
+/* What add_ and sub_ take besides. */
+#define ALPHA_ARGUMENT ", alpha: number = 1"
+#define ALPHA_DOC "\n  alpha  b is multiplied by it first"
+#define HAS_ALPHA_add 1
+#define MORE_add ALPHA_ARGUMENT
+#define MORE_DOC_add ALPHA_DOC
+#define HAS_ALPHA_sub 1
+#define MORE_sub ALPHA_ARGUMENT
+#define MORE_DOC_sub ALPHA_DOC
+#define HAS_ALPHA_mul 0
+#define MORE_mul ""
+#define MORE_DOC_mul ""
+#define HAS_ALPHA_div 0
+#define MORE_div ""
+#define MORE_DOC_div ""
+#define HAS_ALPHA_pow 0
+#define MORE_pow ""
+#define MORE_DOC_pow ""
+#define HAS_ALPHA_remainder 0
+#define MORE_remainder ""
+#define MORE_DOC_remainder ""
+#define HAS_ALPHA_maximum 0
+#define MORE_maximum ""
+#define MORE_DOC_maximum ""
+#define HAS_ALPHA_minimum 0
+#define MORE_minimum ""
+#define MORE_DOC_minimum ""
+
 #define BINARY(op, saves_, value, da_, db_, ints, doc_) \
   UNIC_LOOP_TABLE(binary_##op##_forward); \
   UNIC_LOOP_TABLE(binary_##op##_da); \
@@ -325,24 +391,24 @@ static unic_status no_integers(const unic_kernel *k) {
     const struct binary *s = context; \
     int64_t index[UNIC_MAX_RANK], left; \
     for (int64_t i = begin; i < end; i++) { \
-      const double a = number_or(s, 1, i, s->a), b = number_or(s, 2, i, s->b); \
+      const double a = number_or(s, 1, i, s->a), b = s->alpha * number_or(s, 2, i, s->b); \
       ((double *)s->to)[unic_walk_find(&s->walk, 0, i, index, &left)] = (value); \
     } \
   } \
   static void op##_integers(void *context, int64_t begin, int64_t end) { \
     const struct binary *s = context; \
     for (int64_t i = begin; i < end; i++) { \
-      const wide_integer a = integer_or(s, 1, i, s->a), b = integer_or(s, 2, i, s->b); \
+      const wide_integer a = integer_or(s, 1, i, s->a), b = (wide_integer)s->alpha * integer_or(s, 2, i, s->b); \
       integer_put(s, i, (int64_t)(b == 0 && !(ints) ? 0 : (value))); \
     } \
   } \
   GRADIENT_F64(op, da, da_) \
   GRADIENT_F64(op, db, db_) \
   static unic_status op##_forward(const unic_kernel *k) { \
-    if (!unic_dtype_is_float(k->type)) return (ints) ? forward(k, op##_integers) : no_integers(k); \
-    return forward(k, binary_##op##_forward[unic_isa_current()]); \
+    if (!unic_dtype_is_float(k->type)) return (ints) ? forward(k, op##_integers, HAS_ALPHA_##op) : no_integers(k); \
+    return forward(k, binary_##op##_forward[unic_isa_current()], HAS_ALPHA_##op); \
   } \
-  static unic_status op##_reference(const unic_kernel *k) { return forward(k, op##_f64); } \
+  static unic_status op##_reference(const unic_kernel *k) { return forward(k, op##_f64, HAS_ALPHA_##op); } \
   static unic_status op##_backward(const unic_kernel *k) { \
     UNIC_TRY(one_gradient(k, A, binary_##op##_da[unic_isa_current()], binary_##op##_da_sum[unic_isa_current()])); \
     return one_gradient(k, B, binary_##op##_db[unic_isa_current()], binary_##op##_db_sum[unic_isa_current()]); \
@@ -355,11 +421,16 @@ static unic_status no_integers(const unic_kernel *k) {
     .name = #op, .signature = "a: operand, b: operand -> y", \
     .doc = "Element by element, with broadcasting: " doc_ ".\n  a, b  tensors of one dtype, or a tensor and a number", \
     .saves = saves_, .grads = "a b", .layouts = "a:dense b:dense", .shape = shape, .plan = plan, \
-    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD | ((ints) ? UNIC_OP_INTS : 0)};
+    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD | ((ints) ? UNIC_OP_INTS : 0)}; \
+  static const unic_op op_##op##_ = { \
+    .name = #op "_", .signature = "a!: tensor, b: operand" MORE_##op " ->", \
+    .doc = "a becomes, element by element and in place: " doc_ ".\n  b  a tensor of a's dtype that broadcasts to a's shape, or a number" MORE_DOC_##op, \
+    .layouts = "a:any b:any", .shape = HAS_ALPHA_##op ? alpha_shape : in_place_shape, .cpu = {.forward = op##_forward, .reference = op##_reference}, \
+    .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD | ((ints) ? UNIC_OP_INTS : 0)};
 UNIC_BINARY_ROWS(BINARY)
 #undef BINARY
 
-#define BINARY(op, saves, value, da, db, ints, doc) &op_##op,
+#define BINARY(op, saves, value, da, db, ints, doc) &op_##op, &op_##op##_,
 UNIC_OPS(binary, UNIC_BINARY_ROWS(BINARY) 0);
 
 #endif

@@ -1,4 +1,4 @@
-/* clamp: y = min(max(x, min), max); dx = dy where min <= x <= max, 0 elsewhere (NaN passes through). Saved: x. Bits: any_threads. */
+/* clamp, clamp_ (in place): y = min(max(x, min), max); dx = dy where min <= x <= max, 0 elsewhere (NaN passes through). Saved: x. Bits: any_threads. */
 #include "walk.h"
 
 enum { X, LOW, HIGH };
@@ -54,7 +54,7 @@ static unic_status clamp_shape(unic_call *c) {
   if (!c->arg[LOW].given && !c->arg[HIGH].given) return unic_fail_arg(c, LOW, "neither min nor max was given, expected at least one");
   if (c->arg[LOW].given && c->arg[HIGH].given && !(c->arg[LOW].number <= c->arg[HIGH].number))
     return unic_fail_arg(c, LOW, "%g was given, expected at most max = %g", c->arg[LOW].number, c->arg[HIGH].number);
-  unic_out_like(c, 0, c->in[X]);
+  if (!(c->op->flags & UNIC_OP_INPLACE)) unic_out_like(c, 0, c->in[X]);
   return UNIC_OK;
 }
 
@@ -84,10 +84,11 @@ static void backward_f64(void *context, int64_t begin, int64_t end) {
 }
 
 static unic_status forward(const unic_kernel *k, unic_body *loop) {
-  struct clamp s = {.to = k->out[0].data, .from = k->in[X].data, .dtype = k->type};
-  if (k->out[0].numel == 0) return UNIC_OK;
+  const unic_view *y = unic_result(k);
+  struct clamp s = {.to = y->data, .from = k->in[X].data, .dtype = k->type};
+  if (y->numel == 0) return UNIC_OK;
   limits(k, &s);
-  const unic_view *const views[2] = {&k->out[0], &k->in[X]};
+  const unic_view *const views[2] = {y, &k->in[X]};
   unic_walk_init(&s.walk, 2, views);
   unic_parallel_for(s.walk.numel, UNIC_WALK_CHUNK, loop, &s);
   return UNIC_OK;
@@ -114,6 +115,12 @@ static const unic_op op_clamp = {
   .saves = "x", .grads = "x", .layouts = "x:dense", .shape = clamp_shape, .cpu = {clamp_run, clamp_back, clamp_reference, clamp_reference_back},
   .flags = UNIC_OP_METHOD};
 
-UNIC_OPS(clamp, &op_clamp);
+static const unic_op op_clamp_in_place = {
+  .name = "clamp_", .signature = "x!: tensor, min: number?, max: number? ->",
+  .doc = "x becomes, element by element and in place: x, but at least min and at most max.\n  min, max  numbers; either may be left out",
+  .layouts = "x:any", .shape = clamp_shape, .cpu = {.forward = clamp_run, .reference = clamp_reference},
+  .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD};
+
+UNIC_OPS(clamp, &op_clamp, &op_clamp_in_place);
 
 #endif

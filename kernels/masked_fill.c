@@ -1,4 +1,4 @@
-/* masked_fill: y = mask ? value : x, the mask broadcasting to x's shape; dx = mask ? 0 : dy. Saved: mask.
+/* masked_fill, masked_fill_ (in place): y = mask ? value : x, the mask broadcasting to x's shape; dx = mask ? 0 : dy. Saved: mask.
  * Any dtype of x, any strides; y has x's layout. Moves only: any number of threads gives the same bits. */
 #include "walk.h"
 
@@ -18,7 +18,7 @@ struct masked {
 
 #define FILL_ROW(type) \
   do { \
-    const type *restrict p = x; type *restrict q = y; type v; \
+    const type *p = x; type *q = y, v;   /* the same row when it is in place */ \
     memcpy(&v, &s->value, sizeof v); \
     for (int64_t i = 0; i < n; i++) q[i] = m[i] ? v : p[i]; \
   } while (0)
@@ -77,7 +77,7 @@ static unic_status shape(unic_call *c) {
     return unic_fail_arg(c, MASK, "%s does not broadcast to x's shape %s", unic_shape_describe(mask->ndim, mask->shape, a, sizeof a),
                          unic_shape_describe(x->ndim, x->shape, b, sizeof b));
   }
-  unic_out_like(c, 0, x);
+  if (!(c->op->flags & UNIC_OP_INPLACE)) unic_out_like(c, 0, x);
   return UNIC_OK;
 }
 
@@ -89,9 +89,10 @@ static struct masked begin_masked(const unic_kernel *k, const unic_view *to, con
 }
 
 static unic_status forward(const unic_kernel *k) {
-  struct masked s = begin_masked(k, &k->out[0], &k->in[X]);
+  const unic_view *y = unic_result(k);
+  struct masked s = begin_masked(k, y, &k->in[X]);
   unic_row_convert(&k->arg[VALUE].number, UNIC_F64, &s.value, s.dtype, 1);
-  if (k->out[0].numel) UNIC_RUN(masked_fill_rows, s.walk.numel, UNIC_WALK_CHUNK, &s);
+  if (y->numel) UNIC_RUN(masked_fill_rows, s.walk.numel, UNIC_WALK_CHUNK, &s);
   return UNIC_OK;
 }
 
@@ -117,7 +118,7 @@ static int64_t place(const unic_view *v, const unic_view *like, int64_t i) {
 }
 
 static unic_status reference(const unic_kernel *k) {
-  const unic_view *x = &k->in[X], *mask = &k->in[MASK], *y = &k->out[0];
+  const unic_view *x = &k->in[X], *mask = &k->in[MASK], *y = unic_result(k);
   for (int64_t i = 0; i < y->numel; i++)
     ((double *)y->data)[place(y, y, i)] = ((const uint8_t *)mask->data)[place(mask, y, i)] ? k->arg[VALUE].number : ((const double *)x->data)[place(x, y, i)];
   return UNIC_OK;
@@ -146,6 +147,18 @@ static const unic_op op_masked_fill = {
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS,
 };
 
-UNIC_OPS(masked_fill, &op_masked_fill);
+static const unic_op op_masked_fill_in_place = {
+  .name = "masked_fill_",
+  .signature = "x!: tensor, mask: tensor<bool>, value: number ->",
+  .doc = "Set x to a number wherever a mask is true, in place.\n"
+         "mask   bool, broadcasts to x's shape\n"
+         "value  the number",
+  .layouts = "x:any mask:any",
+  .shape = shape,
+  .cpu = {.forward = forward, .reference = reference},
+  .flags = UNIC_OP_METHOD | UNIC_OP_INTS | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD,
+};
+
+UNIC_OPS(masked_fill, &op_masked_fill, &op_masked_fill_in_place);
 
 #endif

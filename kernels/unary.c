@@ -1,7 +1,7 @@
 /* Element-wise functions of one tensor: y = f(x), dx = f'(x) dy. The rows stand in maths.h; this file turns each into an op.
  *
  * x of any dense layout; y and dx have the same. Saved: x or y, whichever the gradient is shorter in. Bits: any_threads.
- * f32, bf16 and f16 run vectorised in f32; f64 in f64 with the C library's functions. */
+ * f32, bf16 and f16 run vectorised in f32; f64 in f64 with the C library's functions. Every row has a form in place, x of any strides. */
 #include "maths.h"
 #include "walk.h"
 
@@ -63,9 +63,10 @@ static unic_status shape(unic_call *c) {
 }
 
 static unic_status forward(const unic_kernel *k, unic_body *loop) {
-  struct unary u = {.to = k->out[0].data, .from = k->in[X].data, .dtype = k->type};
-  if (k->out[0].numel == 0) return UNIC_OK;
-  const unic_view *const views[2] = {&k->out[0], &k->in[X]};
+  const unic_view *y = unic_result(k);
+  struct unary u = {.to = y->data, .from = k->in[X].data, .dtype = k->type};
+  if (y->numel == 0) return UNIC_OK;
+  const unic_view *const views[2] = {y, &k->in[X]};
   unic_walk_init(&u.walk, 2, views);
   unic_parallel_for(u.walk.numel, UNIC_WALK_CHUNK, loop, &u);
   return UNIC_OK;
@@ -80,6 +81,8 @@ static unic_status backward(const unic_kernel *k, unic_body *loop) {
   unic_parallel_for(u.walk.numel, UNIC_WALK_CHUNK, loop, &u);
   return UNIC_OK;
 }
+
+static unic_status in_place_shape(unic_call *c) { return UNIC_OK; }
 
 /* The f64 form: element by element, in the same walk. */
 #define UNARY(op, saves_, value, gradient, doc_) \
@@ -110,11 +113,14 @@ static unic_status backward(const unic_kernel *k, unic_body *loop) {
   static unic_status op##_reference_backward(const unic_kernel *k) { return backward(k, op##_backward_f64); } \
   static const unic_op op_##op = { \
     .name = #op, .signature = "x: tensor -> y", .doc = "Element by element: " doc_ ".", .saves = saves_, .grads = "x", .layouts = "x:dense", .shape = shape, \
-    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD};
+    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD}; \
+  static const unic_op op_##op##_ = { \
+    .name = #op "_", .signature = "x!: tensor ->", .doc = "x becomes, element by element and in place: " doc_ ".", .layouts = "x:any", .shape = in_place_shape, \
+    .cpu = {.forward = op##_forward, .reference = op##_reference}, .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD};
 UNIC_UNARY_ROWS(UNARY)
 #undef UNARY
 
-#define UNARY(op, saves, value, gradient, doc) &op_##op,
+#define UNARY(op, saves, value, gradient, doc) &op_##op, &op_##op##_,
 UNIC_OPS(unary, UNIC_UNARY_ROWS(UNARY) 0);
 
 #endif

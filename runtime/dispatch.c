@@ -323,7 +323,9 @@ static unic_status apply_autocast(work *w) {
   unic_call *c = w->c;
   if (autocast_low == UNIC_F32 || c->type == UNIC_F64 || !unic_dtype_is_float(c->type)) return UNIC_OK;
   unic_dtype want = c->type;
-  if (w->info->op->autocast == UNIC_CAST_LOW) want = autocast_low;
+  const unic_arg_info *first = &w->info->args[0];
+  if (w->info->nargs && first->mutated && first->kind == UNIC_KIND_TENSOR && first->type_class == UNIC_CLASS_T && c->in[0]) want = c->in[0]->dtype;   /* it stays what it is */
+  else if (w->info->op->autocast == UNIC_CAST_LOW) want = autocast_low;
   else if (w->info->op->autocast == UNIC_CAST_FULL) want = UNIC_F32;
   else
     for (int i = 0; i < w->info->nargs; i++) {
@@ -531,6 +533,62 @@ static unic_status prepare_layouts(work *w) {
   return UNIC_OK;
 }
 
+/* ---------------------------------------------------------------- memory that is written */
+
+unic_status unic_refuse_expanded(const char *op, const char *arg, const unic_tensor *t) {
+  char text[256];
+  if (t->block || unic_tensor_numel(t) < 2) return UNIC_OK;
+  for (int d = 0; d < t->ndim; d++)
+    if (t->shape[d] > 1 && t->stride[d] == 0)
+      return unic_fail("[%s] argument '%s': %s is expanded, several of its elements lie in one place; t:clone() makes one that can be written", op, arg, describe(t, text));
+  return UNIC_OK;
+}
+
+/* The first byte of t and the one behind its last, counted from the start of its storage. */
+static void extent(const unic_tensor *t, int64_t *first, int64_t *end) {
+  int64_t low = t->offset, high = t->offset, size = unic_dtype_size(t->dtype);
+  for (int d = 0; d < t->ndim; d++) {
+    int64_t way = (t->shape[d] - 1) * t->stride[d];
+    if (way < 0) low += way;
+    else high += way;
+  }
+  *first = low * size;
+  *end = (high + 1) * size;
+}
+
+bool unic_tensors_cross(const unic_tensor *a, const unic_tensor *b) {
+  if (a->storage != b->storage || unic_tensor_numel(a) == 0 || unic_tensor_numel(b) == 0) return false;
+  if (a->block || b->block) return a->block != b->block;
+  if (a->dtype == b->dtype && a->offset == b->offset && a->ndim == b->ndim && memcmp(a->shape, b->shape, a->ndim * sizeof *a->shape) == 0 &&
+      memcmp(a->stride, b->stride, a->ndim * sizeof *a->stride) == 0) return false;
+  int64_t first, end, other, last;
+  extent(a, &first, &end);
+  extent(b, &other, &last);
+  return first < last && other < end;
+}
+
+/* What is written must have a place for each element, and what is read must not change under the kernel: a copy of it then. */
+static unic_status part_memory(work *w) {
+  unic_call *c = w->c;
+  for (int i = 0; i < w->info->nargs; i++) {
+    const unic_arg_info *a = &w->info->args[i];
+    if (!a->mutated || a->kind == UNIC_KIND_RNG) continue;
+    if (a->kind == UNIC_KIND_TENSORS) {
+      for (int64_t m = 0; m < c->arg[i].integer; m++) UNIC_TRY(unic_refuse_expanded(c->op->name, a->name, c->list[i][m]));
+      continue;
+    }
+    if (!c->in[i]) continue;
+    UNIC_TRY(unic_refuse_expanded(c->op->name, a->name, c->in[i]));
+    for (int j = 0; j < w->info->nargs; j++) {
+      unic_tensor *made;
+      if (j == i || !w->info->args[j].is_tensor || !c->in[j] || w->info->args[j].mutated || !unic_tensors_cross(c->in[i], c->in[j])) continue;
+      UNIC_TRY(unic_tensor_convert(c->in[j], c->in[j]->dtype, UNIC_LAYOUT_KEEP, &made));
+      hold(w, j, made);
+    }
+  }
+  return UNIC_OK;
+}
+
 /* ---------------------------------------------------------------- outputs */
 
 static unic_status make_output(const unic_call *c, const unic_meta *m, unic_tensor **out) {
@@ -566,6 +624,8 @@ static unic_status check_grad(work *w) {
       continue;
     }
     if (!a->is_tensor || !wants_grad(w->origin[i])) continue;
+    if (!a->mutated && w->info->op->flags & UNIC_OP_INPLACE)
+      return unic_fail_arg(c, i, "it needs a gradient, which what is written in place would lose; t:detach() or unic.no_grad(fn) says that none is wanted");
     if (a->mutated) return unic_fail_arg(c, i, "it needs a gradient and would be overwritten; unic.no_grad(fn) allows it");
     if (a->grad || (w->info->op->flags & UNIC_OP_NO_GRAD)) c->grad = true;
   }
@@ -656,6 +716,7 @@ unic_status unic_dispatch(unic_call *c, unic_op_info *info, unic_tensor **outs) 
   if (status == UNIC_OK) status = apply_autocast(&w);
   if (status == UNIC_OK) status = check(&w);
   if (status == UNIC_OK) status = check_grad(&w);
+  if (status == UNIC_OK && info->mutates) status = part_memory(&w);
   if (status == UNIC_OK) status = prepare_layouts(&w);
   if (status == UNIC_OK && info->op->shape) status = info->op->shape(c);
   if (status == UNIC_OK) status = check_count(&w);

@@ -23,6 +23,10 @@ unic_status unic_run(const unic_op_info *info, unic_kernel *k, unic_tensor *cons
 unic_status unic_service_copy(unic_tensor *to, const unic_tensor *from);
 unic_status unic_service_fill(unic_tensor *to, double value);
 unic_status unic_service_accumulate(unic_tensor *to, const unic_tensor *from);
+
+/* For what is written in place: a sentence when several elements of t lie in one place; whether a and b share memory otherwise than element by element. */
+unic_status unic_refuse_expanded(const char *op, const char *arg, const unic_tensor *t);
+bool unic_tensors_cross(const unic_tensor *a, const unic_tensor *b);
 /* A new tensor with t's values, dense in the given layout (KEEP: t's own strides when dense), in another dtype if asked for. */
 unic_status unic_tensor_convert(const unic_tensor *t, unic_dtype dtype, unic_layout layout, unic_tensor **out);
 /* From one device to another; host memory in between. */

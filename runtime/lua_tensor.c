@@ -1,5 +1,6 @@
 /* The door to tensors: handles, their life (collector, scopes, free), construction, single elements, devices. Gradients: lua_tape.c. */
 #include "lua_unic.h"
+#include "recompute.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -449,6 +450,9 @@ static int tensor_to_device(lua_State *L) {
   return 1;
 }
 
+/* A checkpointed piece that runs again leaves alone what its first run changed outside of it. */
+static bool changed_before(const unic_tensor *t) { return unic_frame_current && unic_frame_keeps(t); }
+
 /* x:copy_(y): y's values into x (any device, any dtype; y broadcasts no further than equal shapes). */
 static int tensor_copy(lua_State *L) {
   unic_tensor *t = self(L, "copy_"), *from = unic_handle_tensor(L, 2, "copy_", "from"), *moved = NULL;
@@ -458,11 +462,15 @@ static int tensor_copy(lua_State *L) {
     status = unic_fail("[copy_] argument 'from': %s was given, expected the shape of %s", unic_tensor_describe(from, a, sizeof a), unic_tensor_describe(t, b, sizeof b));
   else if (unic_grad_mode() && (t->node || t->requires_grad))
     status = unic_fail("[copy_] argument 'x': it needs a gradient and would be overwritten; unic.no_grad(fn) allows it");
+  else if (unic_grad_mode() && (from->node || from->requires_grad))
+    status = unic_fail("[copy_] argument 'from': it needs a gradient, which what is written in place would lose; t:detach() or unic.no_grad(fn) says that none is wanted");
+  else status = unic_refuse_expanded("copy_", "x", t);
   if (status == UNIC_OK && unic_tensor_device(t) != unic_tensor_device(from)) status = unic_tensor_to_device(from, unic_tensor_device(t), &moved);
-  if (status == UNIC_OK) status = unic_service_copy(t, moved ? moved : from);
+  else if (status == UNIC_OK && unic_tensors_cross(t, from)) status = unic_tensor_convert(from, from->dtype, UNIC_LAYOUT_KEEP, &moved);
+  if (status == UNIC_OK && !changed_before(t)) status = unic_service_copy(t, moved ? moved : from);
   unic_tensor_unref(moved);
   UNIC_DOOR(L, status);
-  unic_storage_touch(t->storage, unic_call_up.line ? unic_call_up.line() : 0);
+  if (!changed_before(t)) unic_storage_touch(t->storage, unic_call_up.line ? unic_call_up.line() : 0);
   lua_settop(L, 1);
   return 1;
 }
@@ -475,8 +483,11 @@ static int tensor_fill(lua_State *L) {
     unic_fail("[fill_] argument 'x': it needs a gradient and would be overwritten; unic.no_grad(fn) allows it");
     return unic_door_raise(L, UNIC_ERROR);
   }
-  UNIC_DOOR(L, unic_service_fill(t, value));
-  unic_storage_touch(t->storage, unic_call_up.line ? unic_call_up.line() : 0);
+  UNIC_DOOR(L, unic_refuse_expanded("fill_", "x", t));
+  if (!changed_before(t)) {
+    UNIC_DOOR(L, unic_service_fill(t, value));
+    unic_storage_touch(t->storage, unic_call_up.line ? unic_call_up.line() : 0);
+  }
   lua_settop(L, 1);
   return 1;
 }

@@ -161,6 +161,9 @@ typedef struct unic_op {
   double (*flops)(const unic_kernel *k); /* of the forward (twice that counts for the backward); NULL: memory-bound */
 } unic_op;
 
+/* What an element-wise kernel writes: its output, or its first argument when the op works in place. */
+static inline const unic_view *unic_result(const unic_kernel *k) { return k->op->flags & UNIC_OP_INPLACE ? &k->in[0] : &k->out[0]; }
+
 /* Every kernels/<op>.c ends in this: UNIC_OPS(add, &op_add) defines the file's list. */
 #define UNIC_OPS(file, ...) \
   extern const unic_op *const unic_ops_##file[]; \

@@ -227,6 +227,35 @@ for name, fn in pairs(core.ops.methods) do
 end
 methods.clone = exports.clone
 
+--- Move x a part of the way towards another tensor, in place: x += weight (to - x).
+-- @param to a tensor of x's shape and dtype
+-- @param weight a number, or a tensor without dimensions
+-- @return x
+function methods.lerp_(x, to, weight)
+  ops.lerp_({ x }, { to }, weight)
+  return x
+end
+
+-- x += value a b, or value a / b, in place.
+local function add_two(name, op)
+  return function(x, a, b, options)
+    options = arguments.options(name, options, { value = true })
+    return ops.add_(x, op(a, b), { alpha = options.value or 1 })
+  end
+end
+
+--- x += value * a * b, in place.
+-- @param a, b tensors that broadcast to x's shape
+-- @param options `value` (1)
+-- @return x
+methods.addcmul_ = add_two("addcmul_", ops.mul)
+
+--- x += value * a / b, in place.
+-- @param a, b tensors that broadcast to x's shape
+-- @param options `value` (1)
+-- @return x
+methods.addcdiv_ = add_two("addcdiv_", ops.div)
+
 --- The elements of x where a mask is true, as a vector in row-major order; x and mask broadcast. Gradients go back to where the elements were.
 -- How many there are depends on the values: this waits for the device, and has no place in a recorded step.
 -- @param x a tensor

@@ -145,6 +145,7 @@ local SHAPE = {
     for i = 1, random(1, 4) do local t = copy(s) t[d] = size() c.xs[i] = like(t) end end,
   stack = function(c) local s = shape_of(random(0, 3)) c.xs = {} for i = 1, random(1, 4) do c.xs[i] = like(s) end c.dim = random(1, #s + 1) end,
   clamp = function(c) c.min, c.max = chance(70) and -.5 or nil, .5 end,
+  clamp_ = function(c) c.min, c.max = chance(70) and -.5 or nil, .5 end,
   conv2d = function(c) local g = pick { 1, 1, 2, 3 } local i, o, kh, kw = g * small(), g * small(), random(1, 4), random(1, 4)
     c.groups, c.stride, c.dilation, c.padding = g, { random(1, 2), random(1, 2) }, { random(1, 2), random(1, 2) }, { random(0, 2), random(0, 2) }
     c.x, c.weight = like { random(1, 3), i, random(7, 12), random(7, 12) }, like { o, i / g, kh, kw } if c.bias then c.bias = like { o } end end,
@@ -192,6 +193,7 @@ local SHAPE = {
   linear = function(c) local i, o = size(), small() c.x = like(shape_of(random(0, 2))) table.insert(c.x.shape, i) c.weight = like { o, i }
     if c.bias then c.bias = like { o } end end,
   masked_fill = function(c) c.mask = { shape = broadcast(c.x.shape), bools = 50 } c.value = .5 end,
+  masked_fill_ = function(c) c.mask = { shape = broadcast(c.x.shape), bools = 50 } c.value = .5 end,
   masked_take = function(c) c.mask = { shape = copy(c.x.shape), bools = 100 } c.count = 1 for _, n in ipairs(c.x.shape) do c.count = c.count * n end end,
   where = function(c) local s = shape_of(random(1, 3)) c.cond = { shape = broadcast(s), bools = 50 } c.a, c.b = like(s), chance(70) and like(broadcast(s)) or .5 end,
   matmul = function(c) local m, k, n, batch = size(), small(), size(), shape_of(random(0, 2)) c.a, c.b = like(batch), like(chance(50) and broadcast(batch) or batch)
@@ -207,8 +209,11 @@ for _, name in ipairs { "softmax", "log_softmax", "cumsum", "sort", "argmax", "a
 for _, name in ipairs { "sum", "mean", "var", "std", "max", "min", "prod", "logsumexp", "all", "any" } do
   SHAPE[name] = function(c) c.dims = some_dims(c.x.shape) end
 end
+for _, name in ipairs { "add_", "sub_", "mul_", "div_", "pow_", "remainder_", "maximum_", "minimum_" } do
+  SHAPE[name] = function(c) c.b = chance(70) and like(broadcast(c.a.shape)) or 1 if c.alpha then c.alpha = pick { 1, -2, 3 } end end
+end
 -- Positive values, where others give NaN nearly always.
-local POSITIVE = { log = true, sqrt = true, rsqrt = true, log1p = true, pow = true, kl_div = false }
+local POSITIVE = { log = true, sqrt = true, rsqrt = true, log1p = true, pow = true, kl_div = false, log_ = true, sqrt_ = true, rsqrt_ = true, log1p_ = true, pow_ = true }
 -- No f64 form to compare with: the draws differ, or nothing is computed.
 local UNCOMPARED = { bernoulli_ = true, normal_ = true, uniform_ = true, randint_ = true, randperm = true, cast = true }
 
