@@ -54,12 +54,12 @@ local lines = check:once("calls", function()
   for line in output:gmatch "[^\n]+" do
     if line:find "^op " or line:find "^left " or line:find "^report " then kept[#kept + 1] = line end
   end
-  return table.concat(kept, "\t")
+  return table.concat(kept, "\r")   -- a cached value is one line without tabs
 end)
 
 local exit, left = 999, 999
 local total, valid_total, compared_total, wrong, ops, least_valid, least_name = 0, 0, 0, 0, 0, math.huge, "none"
-for line in lines:gmatch "[^\t]+" do
+for line in lines:gmatch "[^\r]+" do
   local name, calls, valid, compared, reports = line:match "^op (%S+) (%d+) (%d+) (%d+) (%d+)$"
   if name then
     calls, valid = tonumber(calls), tonumber(valid)
