@@ -1,6 +1,9 @@
 /* conv2d: y[n,o,i,j] = bias[o] + sum over c,u,v of x[n, g I + c, i S - P + u D, j S - P + v D] weight[o,c,u,v], g = o's group.
  *
  * Shapes: x [N,C,H,W], weight [O,I,Kh,Kw] with I = C / groups, bias [O], y [N,O,Oh,Ow], Oh = floor((H + 2P - D (Kh - 1) - 1) / S) + 1.
+ * conv_transpose2d: the same numbers the other way, y[n,o,i S - P + u D, j S - P + v D] += x[n,c,i,j] weight[c,o,u,v], which is conv2d's gradient with
+ * respect to its image; so x and its gradient take the places of conv2d's y and dy, and both share everything below (`roles`).
+ *   x [N,I,H,W], weight [I,O/groups,Kh,Kw], y [N,O,Oh,Ow], Oh = (H - 1) S - 2P + D (Kh - 1) + output_padding + 1.
  * Saved: x and weight. Bits: same_threads (oneDNN inside); the bias gradient alone is any_threads.
  *
  * oneDNN does the work, on channels-last memory or channels in blocks, as x comes (batch_norm is where a network enters the blocked layout);
@@ -11,7 +14,7 @@
  * The f64 form is plain loops. */
 #include "walk.h"
 
-enum { X, WEIGHT, BIAS, STRIDE, PADDING, DILATION, GROUPS };
+enum { X, WEIGHT, BIAS, STRIDE, PADDING, DILATION, GROUPS, OUTPUT_PADDING };
 enum { Y };
 
 enum { BIAS_CHUNKS = 64 };   /* partial sums of the bias gradient: more than any machine's share of threads needs to balance */
@@ -26,7 +29,19 @@ struct bias_sum {
   float *partial;
 };
 
+/* bias[c] added to rows of channels. */
+struct bias_add { void *y; const float *bias; int64_t channels; int dtype; };
+
 #if UNIC_LOOPS
+
+UNIC_LOOP(conv2d_add_bias) {
+  const struct bias_add *s = context;
+  for (int64_t row = begin; row < end; row++)
+    for (int64_t c = 0; c < s->channels; c += UNIC_ROW) {
+      int64_t n = s->channels - c < UNIC_ROW ? s->channels - c : UNIC_ROW;
+      unic_row_put(s->y, s->dtype, row * s->channels + c, n, s->bias + c, 1);
+    }
+}
 
 UNIC_LOOP(conv2d_convert) {
   const struct convert *c = context;
@@ -59,6 +74,7 @@ UNIC_LOOP(conv2d_bias_sum) {
 
 UNIC_LOOP_TABLE(conv2d_convert);
 UNIC_LOOP_TABLE(conv2d_bias_sum);
+UNIC_LOOP_TABLE(conv2d_add_bias);
 
 /* ---------------------------------------------------------------- shapes */
 
@@ -95,12 +111,62 @@ static unic_status conv2d_shape(unic_call *c) {
   return UNIC_OK;
 }
 
+static unic_status conv_transpose2d_shape(unic_call *c) {
+  const unic_tensor *x = c->in[X], *w = c->in[WEIGHT];
+  int64_t groups = c->arg[GROUPS].integer;
+  char text[256];
+  if (groups < 1) return unic_fail_arg(c, GROUPS, "%lld was given, expected at least 1", (long long)groups);
+  if (x->shape[1] % groups) return unic_fail_arg(c, GROUPS, "%lld was given, which does not divide the %lld channels of 'x'", (long long)groups, (long long)x->shape[1]);
+  if (w->shape[0] != x->shape[1])
+    return unic_fail_arg(c, WEIGHT, "%s was given, its first dimension must be %lld, the channels of 'x'", unic_tensor_describe(w, text, sizeof text), (long long)x->shape[1]);
+  if (unic_tensor_numel(w) == 0) return unic_fail_arg(c, WEIGHT, "%s was given, expected no dimension of size 0", unic_tensor_describe(w, text, sizeof text));
+  int64_t shape[4] = {x->shape[0], w->shape[1] * groups};
+  if (c->in[BIAS] && c->in[BIAS]->shape[0] != shape[1])
+    return unic_fail_arg(c, BIAS, "it has %lld elements, the result has %lld channels", (long long)c->in[BIAS]->shape[0], (long long)shape[1]);
+  for (int d = 0; d < 2; d++) {
+    int64_t stride = c->arg[STRIDE].ints[d], padding = c->arg[PADDING].ints[d], dilation = c->arg[DILATION].ints[d], more = c->arg[OUTPUT_PADDING].ints[d];
+    const int64_t most = (int64_t)1 << 30;   /* of any of them: the size below cannot overflow */
+    if (stride < 1 || stride > most) return unic_fail_arg(c, STRIDE, "%lld was given, expected at least 1", (long long)stride);
+    if (padding < 0 || padding > most) return unic_fail_arg(c, PADDING, "%lld was given, expected at least 0", (long long)padding);
+    if (dilation < 1 || dilation > most) return unic_fail_arg(c, DILATION, "%lld was given, expected at least 1", (long long)dilation);
+    if (more < 0 || more >= stride) return unic_fail_arg(c, OUTPUT_PADDING, "%lld was given, expected 0 or more, and less than the stride", (long long)more);
+    if (x->shape[2 + d] < 1 || x->shape[2 + d] > most || w->shape[2 + d] > most)
+      return unic_fail_arg(c, X, "%s was given, expected at least one pixel", unic_tensor_describe(x, text, sizeof text));
+    shape[2 + d] = (x->shape[2 + d] - 1) * stride - 2 * padding + effective(w->shape[2 + d], dilation) + more;
+    if (shape[2 + d] < 1) return unic_fail_arg(c, PADDING, "%lld was given, which leaves nothing of the result in dimension %d", (long long)padding, 3 + d);
+  }
+  unic_out(c, Y, (unic_dtype)x->dtype, 4, shape);
+  c->out[Y].layout = UNIC_CHANNELS_LAST;
+  return UNIC_OK;
+}
+
 static double conv2d_flops(const unic_kernel *k) {
   const unic_view *w = &k->in[WEIGHT];
   return 2.0 * (double)k->out[Y].numel * (double)(w->shape[1] * w->shape[2] * w->shape[3]);
 }
 
+static double conv_transpose2d_flops(const unic_kernel *k) {
+  const unic_view *w = &k->in[WEIGHT];
+  return 2.0 * (double)k->in[X].numel * (double)(w->shape[1] * w->shape[2] * w->shape[3]);
+}
+
 /* ---------------------------------------------------------------- plan */
+
+/* The image and the result of the convolution, and which of its three products this launch is made of. */
+struct roles {
+  const unic_view *image, *result;
+  bool transposed, forward, data, weights;
+};
+
+static struct roles roles_of(const unic_kernel *k) {
+  struct roles r = {.transposed = k->op->shape == conv_transpose2d_shape, .weights = k->backward && k->din[WEIGHT].present};
+  bool straight = !k->backward, back = k->backward && k->din[X].present;
+  r.image = r.transposed ? &k->out[Y] : &k->in[X];
+  r.result = r.transposed ? &k->in[X] : &k->out[Y];
+  r.forward = r.transposed ? back : straight;
+  r.data = r.transposed ? straight : back;
+  return r;
+}
 
 struct plan {
   unic_dnnl_primitive forward, data, weights;   /* the convolutions; data and weights are the two gradients */
@@ -151,10 +217,10 @@ static dnnl_status_t image_desc(unic_dnnl_desc *d, const unic_view *v, unic_dtyp
   return unic_dnnl_desc_strided(d, dtype, 4, v->shape, stride);
 }
 
-static unic_dnnl_geometry geometry(const unic_kernel *k) {
+static unic_dnnl_geometry geometry(const unic_kernel *k, const struct roles *r) {
   unic_dnnl_geometry g;
   for (int d = 0; d < 2; d++) {
-    int64_t in = k->in[X].shape[2 + d], out = k->out[Y].shape[2 + d], span = effective(k->in[WEIGHT].shape[2 + d], k->arg[DILATION].ints[d]);
+    int64_t in = r->image->shape[2 + d], out = r->result->shape[2 + d], span = effective(k->in[WEIGHT].shape[2 + d], k->arg[DILATION].ints[d]);
     g.stride[d] = k->arg[STRIDE].ints[d];
     g.dilation[d] = k->arg[DILATION].ints[d];
     g.before[d] = k->arg[PADDING].ints[d];
@@ -168,31 +234,32 @@ static bool usable(const unic_dnnl_primitive *p) { return strncmp(unic_dnnl_prim
 
 /* Everything in one type, with the images as they lie or (last) all channels-last. dnnl_unimplemented: not like this. */
 static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool last, bool insist) {
-  unic_dnnl_geometry g = geometry(k);
+  struct roles r = roles_of(k);
+  unic_dnnl_geometry g = geometry(k, &r);
   int64_t dims[5], bias = k->in[WEIGHT].shape[0];
   int n = weight_dims(k, dims);
   unic_dnnl_desc x = {0}, y = {0}, w = {0}, b = {0}, plain = {0}, dw = {0}, dplain = {0}, x_lies = {0}, y_lies = {0};
-  dnnl_status_t s = image_desc(&x, &k->in[X], dtype, last);
-  if (s == dnnl_success) s = image_desc(&y, &k->out[Y], dtype, last);
-  if (s == dnnl_success) s = image_desc(&x_lies, &k->in[X], dtype, false);
-  if (s == dnnl_success) s = image_desc(&y_lies, &k->out[Y], dtype, false);
+  dnnl_status_t s = image_desc(&x, r.image, dtype, last);
+  if (s == dnnl_success) s = image_desc(&y, r.result, dtype, last);
+  if (s == dnnl_success) s = image_desc(&x_lies, r.image, dtype, false);
+  if (s == dnnl_success) s = image_desc(&y_lies, r.result, dtype, false);
   if (s == dnnl_success) s = unic_dnnl_desc_any(&w, dtype, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_any(&dw, UNIC_F32, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&plain, dtype, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&dplain, UNIC_F32, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&b, UNIC_F32, 1, &bias);
   unic_dnnl_md mx = unic_dnnl_desc_md(&x), my = unic_dnnl_desc_md(&y), mw = unic_dnnl_desc_md(&w), packed = NULL;
-  if (s == dnnl_success && !k->backward) {
-    s = unic_dnnl_convolution(&p->forward, dnnl_forward_training, mx, mw, k->in[BIAS].present ? unic_dnnl_desc_md(&b) : NULL, my, &g, NULL);
+  if (s == dnnl_success && r.forward) {
+    s = unic_dnnl_convolution(&p->forward, dnnl_forward_training, mx, mw, k->in[BIAS].present && !r.transposed ? unic_dnnl_desc_md(&b) : NULL, my, &g, NULL);
     if (s == dnnl_success && !insist && !usable(&p->forward)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->forward, DNNL_ARG_WEIGHTS);
   }
-  if (s == dnnl_success && k->backward && k->din[X].present) {
+  if (s == dnnl_success && r.data) {
     s = unic_dnnl_convolution(&p->data, dnnl_backward_data, mx, mw, NULL, my, &g, NULL);
     if (s == dnnl_success && !insist && !usable(&p->data)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
   }
-  if (s == dnnl_success && k->backward && k->din[WEIGHT].present) {
+  if (s == dnnl_success && r.weights) {
     s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
     if (s == dnnl_success && !insist && !usable(&p->weights)) s = dnnl_unimplemented;
     if (s == dnnl_success && (k->accumulate[WEIGHT] || !unic_dnnl_md_equal(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS), unic_dnnl_desc_md(&dplain)))) {
@@ -249,12 +316,13 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   }
   if (s != dnnl_success) return unic_dnnl_fail(k->op->name, k->backward ? "plan the gradient of a convolution" : "plan a convolution", s);
 
+  struct roles r = roles_of(k);
   bool reads_weight = p->forward.primitive || p->data.primitive, reads_x = p->forward.primitive || p->weights.primitive;
   if (p->narrow) {
-    if (reads_x) p->x = place(out, k->in[X].numel * 4);
+    if (reads_x) p->x = place(out, r.image->numel * 4);
     if (reads_weight) p->w = place(out, k->in[WEIGHT].numel * 4);
-    if (p->data.primitive) p->dx = place(out, k->in[X].numel * 4);
-    if (reads_weight || p->weights.primitive) p->y = place(out, k->out[Y].numel * 4);
+    if (p->data.primitive) p->dx = place(out, r.image->numel * 4);
+    if (reads_weight || p->weights.primitive) p->y = place(out, r.result->numel * 4);
   }
   if (p->pack.primitive) {
     if (!k->backward && !p->narrow) {
@@ -268,9 +336,9 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
     }
   }
   int64_t size = p->narrow ? 4 : unic_dtype_size(k->type);
-  if (p->x_in.primitive) p->x_last = place(out, k->in[X].numel * size);
-  if (p->x_out.primitive) p->dx_last = place(out, k->in[X].numel * size);
-  if (p->y_in.primitive || p->y_out.primitive) p->y_last = place(out, k->out[Y].numel * size);
+  if (p->x_in.primitive) p->x_last = place(out, r.image->numel * size);
+  if (p->x_out.primitive) p->dx_last = place(out, r.image->numel * size);
+  if (p->y_in.primitive || p->y_out.primitive) p->y_last = place(out, r.result->numel * size);
   if (p->unpack.primitive) p->dw = place(out, unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS)));
   if (sums) p->sums = place(out, (int64_t)BIAS_CHUNKS * k->out[Y].shape[1] * 4);
   const unic_dnnl_primitive *all[] = {&p->forward, &p->data, &p->weights, &p->pack, &p->unpack, &p->x_in, &p->y_in, &p->x_out, &p->y_out};
@@ -346,6 +414,21 @@ static void zero(const unic_kernel *k, int i) {
   if (k->din[i].present && !k->accumulate[i]) memset(k->din[i].data, 0, (size_t)(k->din[i].numel * unic_dtype_size((unic_dtype)k->din[i].dtype)));
 }
 
+static void bias_gradient(const unic_kernel *k, const struct plan *p) {
+  const unic_view *v = &k->dout[Y];
+  int64_t pixels = v->shape[0] * v->shape[2] * v->shape[3], channels = v->shape[1];
+  struct bias_sum s = {.dy = v->data, .dtype = v->dtype, .pixels = v->shape[2] * v->shape[3], .block = v->block ? v->block : channels, .partial = at(k, p->sums)};
+  s.groups = channels / s.block;
+  s.chunk = (pixels + BIAS_CHUNKS - 1) / BIAS_CHUNKS;
+  UNIC_RUN(conv2d_bias_sum, pixels, s.chunk, &s);
+  float *db = k->din[BIAS].data;
+  for (int64_t c = 0; c < channels; c++) {
+    double sum = k->accumulate[BIAS] ? db[c] : 0;
+    for (int64_t i = 0; i * s.chunk < pixels; i++) sum += s.partial[i * channels + c];
+    db[c] = (float)sum;
+  }
+}
+
 static unic_status conv2d_backward(const unic_kernel *k) {
   const struct plan *p = k->plan;
   if (!p || !k->dout[Y].data) {
@@ -356,20 +439,7 @@ static unic_status conv2d_backward(const unic_kernel *k) {
   }
   const char *name = k->op->name;
   const void *dy = k->dout[Y].data;
-  if (k->din[BIAS].present) {
-    const unic_view *v = &k->dout[Y];
-    int64_t pixels = v->shape[0] * v->shape[2] * v->shape[3], channels = v->shape[1];
-    struct bias_sum s = {.dy = dy, .dtype = v->dtype, .pixels = v->shape[2] * v->shape[3], .block = v->block ? v->block : channels, .partial = at(k, p->sums)};
-    s.groups = channels / s.block;
-    s.chunk = (pixels + BIAS_CHUNKS - 1) / BIAS_CHUNKS;
-    UNIC_RUN(conv2d_bias_sum, pixels, s.chunk, &s);
-    float *db = k->din[BIAS].data;
-    for (int64_t c = 0; c < channels; c++) {
-      double sum = k->accumulate[BIAS] ? db[c] : 0;
-      for (int64_t i = 0; i * s.chunk < pixels; i++) sum += s.partial[i * channels + c];
-      db[c] = (float)sum;
-    }
-  }
+  if (k->din[BIAS].present) bias_gradient(k, p);
   if (p->narrow) {
     convert(dy, k->type, at(k, p->y), UNIC_F32, k->dout[Y].numel);
     dy = at(k, p->y);
@@ -403,12 +473,73 @@ static unic_status conv2d_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+static unic_status conv_transpose2d_forward(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  if (!p) return UNIC_OK;   /* zero-size */
+  const void *x = k->in[X].data, *w;
+  void *y = k->out[Y].data;
+  UNIC_TRY(weights_in(k, p, &w));
+  if (p->narrow) {
+    convert(x, k->type, at(k, p->y), UNIC_F32, k->in[X].numel);
+    x = at(k, p->y);
+    y = at(k, p->dx);
+  }
+  const unic_dnnl_arg args[] = {{DNNL_ARG_DIFF_DST, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_SRC, y}};
+  UNIC_TRY(unic_dnnl_execute(k->op->name, &p->data, 3, args, at(k, p->work)));
+  if (k->in[BIAS].present) {
+    const unic_view *v = &k->out[Y];
+    struct bias_add s = {.y = y, .bias = k->in[BIAS].data, .channels = v->shape[1], .dtype = p->narrow ? UNIC_F32 : (int)k->type};
+    UNIC_RUN(conv2d_add_bias, v->numel / v->shape[1], v->shape[1] < 8192 ? 8192 / v->shape[1] : 1, &s);
+  }
+  if (p->narrow) convert(y, UNIC_F32, k->out[Y].data, k->type, k->out[Y].numel);
+  return UNIC_OK;
+}
+
+static unic_status conv_transpose2d_backward(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  if (!p || !k->dout[Y].data) {
+    zero(k, X);
+    zero(k, WEIGHT);
+    zero(k, BIAS);
+    return UNIC_OK;
+  }
+  const void *dy = k->dout[Y].data;
+  if (k->din[BIAS].present) bias_gradient(k, p);
+  if (p->narrow && (p->weights.primitive || p->forward.primitive)) {
+    convert(dy, k->type, at(k, p->x), UNIC_F32, k->dout[Y].numel);
+    dy = at(k, p->x);
+  }
+  if (p->weights.primitive) {
+    const void *x = k->in[X].data;
+    if (p->narrow) {
+      convert(x, k->type, at(k, p->y), UNIC_F32, k->in[X].numel);
+      x = at(k, p->y);
+    }
+    void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
+    const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, dy}, {DNNL_ARG_DIFF_DST, x}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
+    UNIC_TRY(unic_dnnl_execute(k->op->name, &p->weights, 3, args, at(k, p->work)));
+    if (p->unpack.primitive) {
+      const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
+      UNIC_TRY(unic_dnnl_execute(k->op->name, &p->unpack, 2, unpack, at(k, p->work)));
+    }
+  }
+  if (p->forward.primitive) {
+    const void *w;
+    UNIC_TRY(weights_in(k, p, &w));
+    void *dx = p->narrow ? at(k, p->y) : k->din[X].data;   /* the copy of x is not read any more */
+    const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, dy}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, dx}};
+    UNIC_TRY(unic_dnnl_execute(k->op->name, &p->forward, 3, args, at(k, p->work)));
+    if (p->narrow) convert(dx, UNIC_F32, k->din[X].data, k->type, k->din[X].numel);
+  }
+  return UNIC_OK;
+}
+
 /* ---------------------------------------------------------------- the f64 form: loops over the definition */
 
 /* Where input pixel `i S - P + u D` lies, or -1 outside. */
-static int64_t source(const unic_kernel *k, int d, int64_t i, int64_t u) {
+static int64_t source(const unic_kernel *k, int d, int64_t i, int64_t u, int64_t size) {
   int64_t at_ = i * k->arg[STRIDE].ints[d] - k->arg[PADDING].ints[d] + u * k->arg[DILATION].ints[d];
-  return at_ >= 0 && at_ < k->in[X].shape[2 + d] ? at_ : -1;
+  return at_ >= 0 && at_ < size ? at_ : -1;
 }
 
 static int64_t offset4(const unic_view *v, int64_t a, int64_t b, int64_t c, int64_t d) { return a * v->stride[0] + b * v->stride[1] + c * v->stride[2] + d * v->stride[3]; }
@@ -424,7 +555,7 @@ static inline void each_product(const unic_kernel *k, const unic_view *x, const 
         for (int64_t j = 0; j < y->shape[3]; j++)
           for (int64_t u = 0; u < w->shape[2]; u++)
             for (int64_t v = 0; v < w->shape[3]; v++) {
-              int64_t row = source(k, 0, i, u), column = source(k, 1, j, v);
+              int64_t row = source(k, 0, i, u, x->shape[2]), column = source(k, 1, j, v, x->shape[3]);
               if (row < 0 || column < 0) continue;
               for (int64_t c = 0; c < w->shape[1]; c++)
                 visit(k, offset4(x, n, o / per_group * w->shape[1] + c, row, column), offset4(w, o, c, u, v), offset4(y, n, o, i, j));
@@ -475,6 +606,39 @@ static unic_status conv2d_reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+/* The transposed form: the same products, where y is the image and x the result of the convolution. */
+static inline void add_image(const unic_kernel *k, int64_t y, int64_t w, int64_t x) { ((double *)k->out[Y].data)[y] += ((const double *)k->in[X].data)[x] * ((const double *)k->in[WEIGHT].data)[w]; }
+static inline void add_result(const unic_kernel *k, int64_t y, int64_t w, int64_t x) { ((double *)k->din[X].data)[x] += ((const double *)k->dout[Y].data)[y] * ((const double *)k->in[WEIGHT].data)[w]; }
+static inline void add_filter(const unic_kernel *k, int64_t y, int64_t w, int64_t x) { ((double *)k->din[WEIGHT].data)[w] += ((const double *)k->dout[Y].data)[y] * ((const double *)k->in[X].data)[x]; }
+
+static unic_status conv_transpose2d_reference(const unic_kernel *k) {
+  const unic_view *y = &k->out[Y];
+  const double *b = k->in[BIAS].data;
+  for (int64_t n = 0; n < y->shape[0]; n++)
+    for (int64_t o = 0; o < y->shape[1]; o++)
+      for (int64_t i = 0; i < y->shape[2]; i++)
+        for (int64_t j = 0; j < y->shape[3]; j++) ((double *)y->data)[offset4(y, n, o, i, j)] = b ? b[o] : 0;
+  each_product(k, y, &k->in[WEIGHT], &k->in[X], 0, k->in[WEIGHT].shape[0], add_image);
+  return UNIC_OK;
+}
+
+static unic_status conv_transpose2d_reference_backward(const unic_kernel *k) {
+  const unic_view *dy = &k->dout[Y];
+  zero(k, X);
+  zero(k, WEIGHT);
+  zero(k, BIAS);
+  if (!dy->data) return UNIC_OK;
+  int64_t filters = k->in[WEIGHT].shape[0];
+  if (k->din[X].present) each_product(k, dy, &k->in[WEIGHT], &k->din[X], 0, filters, add_result);
+  if (k->din[WEIGHT].present) each_product(k, dy, &k->din[WEIGHT], &k->in[X], 0, filters, add_filter);
+  if (k->din[BIAS].present)
+    for (int64_t n = 0; n < dy->shape[0]; n++)
+      for (int64_t o = 0; o < dy->shape[1]; o++)
+        for (int64_t i = 0; i < dy->shape[2]; i++)
+          for (int64_t j = 0; j < dy->shape[3]; j++) ((double *)k->din[BIAS].data)[o] += ((const double *)dy->data)[offset4(dy, n, o, i, j)];
+  return UNIC_OK;
+}
+
 static const unic_op op_conv2d = {
   .name = "conv2d",
   .signature = "x: tensor[N,C,H,W], weight: tensor[O,I,Kh,Kw], bias: tensor<wide>?[O], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
@@ -498,6 +662,30 @@ static const unic_op op_conv2d = {
   .flops = conv2d_flops,
 };
 
-UNIC_OPS(conv2d, &op_conv2d);
+static const unic_op op_conv_transpose2d = {
+  .name = "conv_transpose2d",
+  .signature = "x: tensor[N,C,H,W], weight: tensor[C,O,Kh,Kw], bias: tensor<wide>?[B], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
+               "groups: int = 1, output_padding: int[2] = 0 -> y",
+  .doc = "Transposed convolution: every pixel of x adds its multiple of the kernel to y. The result lies channels-last in memory.\n"
+         "x: images [N, C, H, W]\n"
+         "weight: filters [C, O / groups, Kh, Kw]\n"
+         "bias: added to every pixel of an output channel [O]\n"
+         "stride: step in y per pixel of x, one number or {rows, columns}\n"
+         "padding: pixels cut off on each side of y, one number or {rows, columns}\n"
+         "dilation: step inside a kernel, one number or {rows, columns}\n"
+         "groups: channels are split into that many groups that do not see each other\n"
+         "output_padding: pixels added below and to the right of y, less than the stride",
+  .saves = "x weight",
+  .grads = "x:write_only weight:wide bias:wide",
+  .layouts = "x:channels_last",
+  .shape = conv_transpose2d_shape,
+  .plan = conv2d_plan,
+  .cpu = {conv_transpose2d_forward, conv_transpose2d_backward, conv_transpose2d_reference, conv_transpose2d_reference_backward},
+  .flags = UNIC_OP_METHOD | UNIC_OP_SAME_THREADS,
+  .autocast = UNIC_CAST_LOW,
+  .flops = conv_transpose2d_flops,
+};
+
+UNIC_OPS(conv2d, &op_conv2d, &op_conv_transpose2d);
 
 #endif

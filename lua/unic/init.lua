@@ -255,6 +255,15 @@ function unic.debug()
   require("unic.repl.debug").stop(3)   -- no tail call: the levels are counted
 end
 
+--- Places for unic.grid_sample from affine maps: `unic.affine_grid(theta, { N, C, H, W })`. See lua/unic/affine_grid.lua.
+-- @param theta affine maps [N, 2, 3]
+-- @param size shape of the result, {N, C, H, W}
+-- @param options `align_corners` (false)
+-- @return places [N, H, W, 2]
+function unic.affine_grid(theta, size, options)
+  return require("unic.affine_grid")(theta, size, options)
+end
+
 --- Sum of products by subscripts, for one or two tensors: `unic.einsum("bij,bjk->bik", a, b)`. See lua/unic/einsum.lua.
 -- @param equation letters, one per dimension; "..." for further ones; "," between operands; "->" before the result
 -- @param ... one or two tensors
