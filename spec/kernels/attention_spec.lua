@@ -21,6 +21,7 @@ describe("attention", function()
     { q = { 2, 3, 2, 2 }, k = { 2, 4, 2, 2 }, v = { 2, 4, 2, 2 }, mask = ops.bools({ 2, 3, 4 }, 0.6), note = "mask per query" },
     { q = { 2, 3, 2, 2 }, k = { 2, 4, 2, 2 }, v = { 2, 4, 2, 2 }, mask = ops.bools({ 2, 2, 3, 4 }, 0.6), causal = true, note = "mask per head, causal" },
     { q = { 2, 3, 2, 2 }, k = { 2, 4, 2, 2 }, v = { 2, 4, 2, 2 }, mask = ops.constant({ 1, 2, 3, 4 }), note = "additive mask" },
+    { q = { 1, 2, 1, 3 }, k = { 1, 1100, 1, 3 }, v = { 1, 1100, 1, 3 }, mask = ops.normal({ 1, 2, 1100 }, 4), note = "additive mask, longer than a buffer" },
     { q = { 1, 3, 2, 2 }, k = { 1, 5, 2, 2 }, v = { 1, 5, 2, 2 }, dropout = 0.4, note = "dropout" },
     { q = { 1, 3, 2, 2 }, k = { 1, 5, 2, 2 }, v = { 1, 5, 2, 2 }, dropout = 1, note = "everything dropped" },
     { q = { 2, 67, 3, 20 }, k = { 2, 67, 3, 20 }, v = { 2, 67, 3, 20 }, note = "ragged sizes" },

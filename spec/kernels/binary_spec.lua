@@ -94,3 +94,17 @@ describe("binary operations", function()
     assert.is_true(y[2] ~= y[2])
   end)
 end)
+
+describe("remainder of large quotients", function()
+  it("is exact", function()
+    for _, dtype in ipairs { "f32", "f64" } do
+      for _, pair in ipairs { { 3e38, 0.7 }, { 1e30, 3 }, { 2 ^ 40 + 2 ^ 20, 3 }, { 1e9, 0.1 }, { 16777217 * 0.3, 0.3 }, { 2 ^ 100, 7 } } do
+        local a, b = unic.tensor({ pair[1], -pair[1] }, { dtype = dtype }), unic.tensor({ pair[2] }, { dtype = dtype })
+        local x, y = a[1]:item(), b:item()   -- as they were rounded
+        local r = math.fmod(x, y)
+        local expected = unic.tensor({ r, r > 0 and y - r or 0 }, { dtype = "f64" }):cast(dtype)
+        assert.same(expected:totable(), unic.remainder(a, b):totable())
+      end
+    end
+  end)
+end)

@@ -47,6 +47,20 @@ describe("lars", function()
     assert.is_true(unic.max(unic.abs(plain - last)):item() < 1e-7)
     assert.same_bits(plain, run(function(t) return t end, g:cast("bf16")))
   end)
+  it("leaves tensors of one dimension out of decay and adaption when it is told to", function()
+    local lars = require("unic.core").ops.call.lars
+    for skip = 0, 3 do
+      local decay, adapt = skip % 2 == 1, skip >= 2
+      local bias, matrix = unic.tensor { 3, 4 }, unic.tensor { { 3, 4 } }
+      local options = { momentum = 0, weight_decay = 0.5, eta = 0.1, skip_decay = decay, skip_adapt = adapt }
+      lars({ bias, matrix }, { unic.tensor { 6, 8 }, unic.tensor { { 6, 8 } } }, { unic.zeros(2), unic.zeros(1, 2) }, 0.1, options)
+      -- The gradient, with or without half of (3, 4), goes the same way as the parameter; adapted, its length is 0.1 times 5.
+      local g = (decay and 10 or 12.5) * (adapt and 1 or 0.1 * 5 / (decay and 10 or 12.5))
+      assert.close(bias, { 3 - 0.1 * g * 0.6, 4 - 0.1 * g * 0.8 }, 1e-6)
+      assert.close(matrix, { { 3 - 0.1 * 0.5 * 0.6, 4 - 0.1 * 0.5 * 0.8 } }, 1e-6)
+    end
+  end)
+
   it("changes nothing where the scale is not finite", function()
     for _, dtype in ipairs { "f32", "f64" } do
       for _, scale in ipairs { 0 / 0, math.huge } do

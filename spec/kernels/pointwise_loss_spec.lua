@@ -59,6 +59,22 @@ describe("losses of one element each", function()
     local q = unic.log(unic.tensor { { 0.5, 0.5 }, { 0.25, 0.75 } })
     local want = 0.25 * math.log(0.5) + 0.75 * math.log(1.5) + math.log(4)
     near(want / 2, unic.kl_div(q, p, { reduction = "batchmean" }):item())
+    for _, op in ipairs { unic.mse, unic.smooth_l1, unic.kl_div, unic.focal } do
+      for _, dtype in ipairs { "f32", "bf16", "f64" } do assert.equal(0, op(unic.zeros({ 0, 3 }, { dtype = dtype }), unic.zeros({ 0, 3 }, { dtype = dtype })):item()) end
+    end
+    -- What is certain and right has neither loss nor gradient; certain and wrong counts in full.
+    for _, dtype in ipairs { "f32", "bf16", "f64" } do
+      for _, gamma in ipairs { 0, 0.5, 1, 2 } do
+        local sure = unic.tensor({ 800, -800, -800, 800 }, { dtype = dtype, requires_grad = true })
+        local each = unic.focal(sure, unic.tensor({ 1, 0, 1, 0 }, { dtype = dtype }), { alpha = -1, gamma = gamma, reduction = "none" })
+        assert.same({ 0, 0, 800, 800 }, each:totable())
+        each:sum():backward()
+        assert.same({ 0, 0, -1, 1 }, sure.grad:totable())
+      end
+    end
+    -- By the first dimension, whatever the others are.
+    local x3, shares = unic.full({ 2, 3, 5 }, -1), unic.full({ 2, 3, 5 }, 0.25)
+    near(unic.kl_div(x3, shares, { reduction = "sum" }):item() / 2, unic.kl_div(x3, shares, { reduction = "batchmean" }):item())
     near(want / 4, unic.kl_div(q, p):item())
     near(want, unic.kl_div(q, unic.log(p), { log_target = true, reduction = "sum" }):item())
     -- sigmoid = 3/4

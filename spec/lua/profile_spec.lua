@@ -24,6 +24,7 @@ describe("unic.profile", function()
     assert.equal(3 * 4 * (32 * 48 + 48 * 16 + 32 * 16), rows.matmul.bytes)
     assert.equal(3, rows["matmul backward"].calls)
     assert.equal(3 * 2 * 4 * 32 * 16, rows.relu.bytes)
+    assert.equal(2 * rows.matmul.flops, rows["matmul backward"].flops)
     local inside = 0
     for _, row in ipairs(report.rows) do
       assert.is_true(row.seconds > 0)
@@ -34,6 +35,13 @@ describe("unic.profile", function()
     for _, words in ipairs { "op +calls", "\nmatmul backward +3 ", "\nops together +%d+ ", "\nLua, dispatch", "\npeak, measured on %d+ threads: %d+ GFLOP/s" } do
       assert.is_truthy(text:find(words), words .. " in\n" .. text)
     end
+  end)
+
+  it("counts what is written in place as read and written", function()
+    local x, w = unic.ones(1000), unic.ones(1000)
+    local rows = rows_of(unic.profile(function() x:add_(w):exp_() end))
+    assert.equal(3 * 4000, rows.add_.bytes)
+    assert.equal(2 * 4000, rows.exp_.bytes)
   end)
 
   it("knows modules and lines, of backwards too", function()

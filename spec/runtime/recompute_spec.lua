@@ -185,6 +185,35 @@ describe("unic.checkpoint", function()
     assert.raises_at(nil, "changed in place", function() y:backward() end)
   end)
 
+  it("as an option of the models makes them keep less", function()
+    local resnet, vit, bert = require "models.resnet", require "models.vit", require "models.bert"
+    for name, case in pairs { resnet = { resnet.resnet_small, { 4, 1, 64, 64 } }, vit = { vit.vit_small, { 2, 1, 64, 64 } },
+      bert = { function(options) options.vocab = 50 return bert.bert_small(options) end, { 2, 16, dtype = "i64" } } } do
+      local saved = {}
+      for i, checkpoint in ipairs { false, true } do saved[i] = unic.summary(case[1] { checkpoint = checkpoint }, case[2], { print = false }).total.saved end
+      assert.is_true(saved[2] < 0.7 * saved[1], ("%s keeps %d bytes with it, %d without"):format(name, saved[2], saved[1]))
+    end
+  end)
+
+  it("lets go of everything, the states of its generators too", function()
+    local x, rng = unic.ones(8, { requires_grad = true }), unic.new_generator(3)
+    local function blocks()
+      collectgarbage()
+      collectgarbage()
+      return unic.memory("cpu").blocks
+    end
+    local function run(times)
+      for i = 1, times do
+        local y = unic.checkpoint(function(a) return a:sigmoid():dropout(.3):dropout(.2, { rng = rng }):sum() end, x)
+        if i % 2 == 0 then y:backward() end
+      end
+    end
+    run(4)
+    local before = blocks()
+    run(60)
+    assert.is_true(blocks() - before < 10)
+  end)
+
   it("refuses what is no function", function()
     assert.raises_at(nil, "%[checkpoint%] argument 'fn'", function() unic.checkpoint(3) end)
   end)

@@ -151,6 +151,9 @@ describe("autocast", function()
     end
     for _, name in ipairs { "matmul", "linear", "conv2d", "attention", "self_attention" } do assert.is_true(has(lists.low, name), name) end
     for _, name in ipairs { "softmax", "log_softmax", "sum", "mean", "var", "cross_entropy", "info_nce", "exp", "log" } do assert.is_false(has(lists.low, name), name) end
+    for _, name in ipairs { "softmax", "log_softmax", "sum", "mean", "var", "std", "norm", "prod", "logsumexp", "cumsum", "l2_normalize" } do
+      assert.is_true(has(lists.f32, name), name)
+    end
     local checked = 0
     for rule, list in pairs(lists) do
       for _, name in ipairs(list) do
