@@ -48,7 +48,6 @@ describe("lars", function()
     assert.same_bits(plain, run(function(t) return t end, g:cast("bf16")))
   end)
   it("leaves tensors of one dimension out of decay and adaption when it is told to", function()
-    local lars = require("unic.core").ops.call.lars
     for skip = 0, 3 do
       local decay, adapt = skip % 2 == 1, skip >= 2
       local bias, matrix = unic.tensor { 3, 4 }, unic.tensor { { 3, 4 } }
