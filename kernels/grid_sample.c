@@ -115,6 +115,16 @@ UNIC_LOOP(grid_sample_rows) {
     for (int64_t j = 0; j < s->out[1]; j++) {
       const float *g = s->grid + (row * s->out[1] + j) * 2;
       find_taps((double)g[0], (double)g[1], s->in, s->mode, s->padding, s->align, &t);
+      if (s->channels < LANES && s->x.dtype == UNIC_F32) {   /* fewer channels than a vector */
+        const float *x = (const float *)s->x.data + n * s->x.plane;
+        float *y = (float *)s->y.data + (row * s->out[1] + j) * s->channels;
+        for (int64_t c = 0; c < s->channels; c++) {
+          float sum = 0;
+          for (int k = 0; k < t.count; k++) sum += (float)t.weight[k] * x[t.at[k] * s->channels + c];
+          y[c] = sum;
+        }
+        continue;
+      }
       for (int64_t channel = 0; channel < s->channels; channel += s->width) {
         int width = (int)(s->channels - channel < s->width ? s->channels - channel : s->width);
         int64_t at = unic_place_at(&s->y, n, i * s->out[1] + j, channel);
@@ -142,7 +152,16 @@ UNIC_LOOP(grid_sample_places) {
       const float *g = s->grid + (row * s->out[1] + j) * 2;
       double across = 0, down = 0;
       find_taps((double)g[0], (double)g[1], s->in, s->mode, s->padding, s->align, &t);
-      for (int64_t channel = 0; channel < s->channels && s->mode != NEAREST; channel += s->width) {
+      bool few = s->channels < LANES && s->x.dtype == UNIC_F32;
+      for (int64_t c = 0; few && c < s->channels; c++) {
+        float dy = ((const float *)s->y.data)[(row * s->out[1] + j) * s->channels + c];
+        for (int k = 0; k < t.count; k++) {
+          double dot = (double)(dy * ((const float *)s->x.data)[n * s->x.plane + t.at[k] * s->channels + c]);
+          across += dot * t.across[k];
+          down += dot * t.down[k];
+        }
+      }
+      for (int64_t channel = 0; !few && channel < s->channels && s->mode != NEAREST; channel += s->width) {
         int width = (int)(s->channels - channel < s->width ? s->channels - channel : s->width);
         const float *dy = unic_channels_load(&s->y, unic_place_at(&s->y, n, i * s->out[1] + j, channel), width, dy_buffer);
         for (int k = 0; k < t.count; k++) {

@@ -49,6 +49,26 @@ static void few_channels(const struct resample *p, int64_t n, int64_t i) {
     }
 }
 
+/* f32 in whole vectors, and windows small enough that their pixels are read side by side: a vector of the result stays in a register. */
+enum { NEAR = 16 };
+static inline void near_pixels(const struct resample *p, int64_t n, int64_t i, int64_t j, int64_t channel, int width) {
+  const struct band *a = &p->bands[0], *b = &p->bands[1];
+  const float *tap[NEAR];
+  float weight[NEAR];
+  int taps = 0;
+  for (int64_t u = 0; u < a->count[i]; u++)
+    for (int64_t v = 0; v < b->count[j]; v++) {
+      tap[taps] = (const float *)p->from.data + unic_place_at(&p->from, n, (a->first[i] + u) * p->in[1] + b->first[j] + v, channel);
+      weight[taps++] = a->number[a->start[i] + u] * b->number[b->start[j] + v];
+    }
+  float *y = (float *)p->to.data + unic_place_at(&p->to, n, i * p->out[1] + j, channel);
+  for (int c = 0; c < width; c += LANES) {
+    vf sum = p->accumulate ? vf_load(y + c) : (vf){0};
+    for (int k = 0; k < taps; k++) sum += vf_load(tap[k] + c) * weight[k];
+    vf_store(y + c, sum);
+  }
+}
+
 /* Rows begin .. end-1 of the result, counted over the batch. */
 UNIC_LOOP(resample_rows) {
   const struct resample *p = context;
@@ -63,7 +83,12 @@ UNIC_LOOP(resample_rows) {
     }
     for (int64_t channel = 0; channel < p->channels; channel += p->width) {
       int width = (int)(p->channels - channel < p->width ? p->channels - channel : p->width);
+      bool whole = width % LANES == 0 && p->from.dtype == UNIC_F32 && p->to.dtype == UNIC_F32;
       for (int64_t j = 0; j < p->out[1]; j++) {
+        if (whole && a->count[i] * b->count[j] <= NEAR) {
+          near_pixels(p, n, i, j, channel, width);
+          continue;
+        }
         for (int c = 0; c < width; c += LANES) vf_store(total + c, (vf){0});
         for (int64_t u = 0; u < a->count[i]; u++) {   /* one line of the window after the other: sums stay short */
           float outer = a->number[a->start[i] + u];
