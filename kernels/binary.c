@@ -423,7 +423,7 @@ static unic_status no_integers(const unic_kernel *k) {
     .saves = saves_, .grads = "a b", .layouts = "a:dense b:dense", .shape = shape, .plan = plan, \
     .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD | ((ints) ? UNIC_OP_INTS : 0)}; \
   static const unic_op op_##op##_ = { \
-    .name = #op "_", .signature = "a!: tensor, b: operand" MORE_##op " ->", \
+    .name = #op "_", .signature = "a!: tensor, b: operand" MORE_##op, \
     .doc = "a becomes, element by element and in place: " doc_ ".\n  b  a tensor of a's dtype that broadcasts to a's shape, or a number" MORE_DOC_##op, \
     .layouts = "a:any b:any", .shape = HAS_ALPHA_##op ? alpha_shape : in_place_shape, .cpu = {.forward = op##_forward, .reference = op##_reference}, \
     .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD | ((ints) ? UNIC_OP_INTS : 0)};

@@ -116,7 +116,7 @@ static const unic_op op_clamp = {
   .flags = UNIC_OP_METHOD};
 
 static const unic_op op_clamp_in_place = {
-  .name = "clamp_", .signature = "x!: tensor, min: number?, max: number? ->",
+  .name = "clamp_", .signature = "x!: tensor, min: number?, max: number?",
   .doc = "x becomes, element by element and in place: x, but at least min and at most max.\n  min, max  numbers; either may be left out",
   .layouts = "x:any", .shape = clamp_shape, .cpu = {.forward = clamp_run, .reference = clamp_reference},
   .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD};

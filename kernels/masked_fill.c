@@ -149,7 +149,7 @@ static const unic_op op_masked_fill = {
 
 static const unic_op op_masked_fill_in_place = {
   .name = "masked_fill_",
-  .signature = "x!: tensor, mask: tensor<bool>, value: number ->",
+  .signature = "x!: tensor, mask: tensor<bool>, value: number",
   .doc = "Set x to a number wherever a mask is true, in place.\n"
          "mask   bool, broadcasts to x's shape\n"
          "value  the number",

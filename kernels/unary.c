@@ -115,7 +115,7 @@ static unic_status in_place_shape(unic_call *c) { return UNIC_OK; }
     .name = #op, .signature = "x: tensor -> y", .doc = "Element by element: " doc_ ".", .saves = saves_, .grads = "x", .layouts = "x:dense", .shape = shape, \
     .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD}; \
   static const unic_op op_##op##_ = { \
-    .name = #op "_", .signature = "x!: tensor ->", .doc = "x becomes, element by element and in place: " doc_ ".", .layouts = "x:any", .shape = in_place_shape, \
+    .name = #op "_", .signature = "x!: tensor", .doc = "x becomes, element by element and in place: " doc_ ".", .layouts = "x:any", .shape = in_place_shape, \
     .cpu = {.forward = op##_forward, .reference = op##_reference}, .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD};
 UNIC_UNARY_ROWS(UNARY)
 #undef UNARY

@@ -232,6 +232,13 @@ methods.clone = exports.clone
 -- @param weight a number, or a tensor without dimensions
 -- @return x
 function methods.lerp_(x, to, weight)
+  arguments.check("lerp_", "to", to, "tensor")
+  if table.concat(to.shape, ", ") ~= table.concat(x.shape, ", ") then
+    arguments.fail("lerp_", "argument 'to': shape [%s], expected that of x, [%s]", table.concat(to.shape, ", "), table.concat(x.shape, ", "))
+  end
+  if to.requires_grad and core.grad_mode() then
+    arguments.fail("lerp_", "argument 'to': it needs a gradient, which what is written in place would lose; t:detach() or unic.no_grad(fn) says that none is wanted")
+  end
   ops.lerp_({ x }, { to }, weight)
   return x
 end

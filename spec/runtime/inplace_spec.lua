@@ -80,6 +80,8 @@ describe("in place", function()
     assert.is_true(rawequal(x:lerp_(unic.tensor { 1.5, 0 }, 0.25), x))
     assert.same({ 4.5, 6 }, x:totable())
     assert.raises_at(nil, "%[addcmul_%] there is no option 'valu'", function() x:addcmul_(x, x, { valu = 2 }) end)
+    assert.raises_at(nil, "%[lerp_%] argument 'to': shape %[3%], expected that of x, %[2%]", function() x:lerp_(unic.ones(3), 0.5) end)
+    assert.raises_at(nil, "%[lerp_%] argument 'to': the number 3 was given", function() x:lerp_(3, 0.5) end)
   end)
 
   it("writes through views and leaves what lies between alone", function()
@@ -141,6 +143,7 @@ describe("in place", function()
     } do assert.raises_at(nil, "needs a gradient and would be overwritten; unic.no_grad%(fn%) allows it", call) end
     for _, call in ipairs {
       function() plain:add_(x) end, function() plain:mul_(x * 2) end, function() plain:copy_(x) end, function() plain[1] = x[1] end, function() plain:addcmul_(x, x) end,
+      function() plain:lerp_(x, 0.5) end,
     } do assert.raises_at(nil, "it needs a gradient, which what is written in place would lose; t:detach%(%) or unic.no_grad%(fn%)", call) end
     assert.same({ 0, 0 }, plain:totable())
     unic.no_grad(function()
