@@ -81,7 +81,7 @@ describe("in place", function()
     assert.same({ 4.5, 6 }, x:totable())
     assert.raises_at(nil, "%[addcmul_%] there is no option 'valu'", function() x:addcmul_(x, x, { valu = 2 }) end)
     assert.raises_at(nil, "%[lerp_%] argument 'to': shape %[3%], expected that of x, %[2%]", function() x:lerp_(unic.ones(3), 0.5) end)
-    assert.raises_at(nil, "%[lerp_%] argument 'to': the number 3 was given", function() x:lerp_(3, 0.5) end)
+    assert.raises_at(nil, "%[lerp_%] argument 'to': the number 3, expected a tensor", function() x:lerp_(3, 0.5) end)
   end)
 
   it("writes through views and leaves what lies between alone", function()
