@@ -35,7 +35,7 @@ local function note(case, dtype, err, share, about, layout)
   end
 end
 
-for _, name in ipairs { "ops", "modules" } do
+for _, name in ipairs { "ops", "spatial", "modules" } do
   local path = "spec/golden/" .. name .. ".safetensors"
   local there = io.open(path, "rb")
   if there then
