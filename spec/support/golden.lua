@@ -92,6 +92,13 @@ function golden.values(spec, key, fine)
   return unic.reshape(unic.tensor(list, { dtype = dtype, device = "cpu" }), spec.shape)
 end
 
+--- `count` positions (from 0) below n, from a name.
+function golden.places(key, count, n)
+  local at, hash = {}, fnv(key)
+  for i = 0, count - 1 do at[i + 1] = tonumber(rshift(word(hash, i), 11) % ffi.cast("uint64_t", n)) end
+  return at
+end
+
 local FULL, SAMPLE, ENDS = 96, 96, 16
 
 -- Positions (from 0) of the elements that were stored.
@@ -102,8 +109,7 @@ local function sample(n, key)
     return at
   end
   for i = 1, ENDS do at[i], at[ENDS + i] = i - 1, n - ENDS + i - 1 end
-  local hash = fnv(key .. "/sample")
-  for i = 0, SAMPLE - 2 * ENDS - 1 do at[2 * ENDS + i + 1] = tonumber(rshift(word(hash, i), 11) % ffi.cast("uint64_t", n)) end
+  for _, i in ipairs(golden.places(key .. "/sample", SAMPLE - 2 * ENDS, n)) do at[#at + 1] = i end
   return at
 end
 
