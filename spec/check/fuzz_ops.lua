@@ -19,7 +19,8 @@ local SCRIPT = [[
   local unic, fuzz = require "unic", require "spec.support.fuzz_ops"
   unic.threads(2)
   local names = fuzz.names()
-  local each = math.ceil(%d / #names)
+  -- A few calls never leave the generator (the arguments drawn contradict each other) and are not counted.
+  local each = math.ceil(1.05 * %d / #names)
   collectgarbage() collectgarbage()
   local before = unic.memory().blocks
   for _, name in ipairs(names) do

@@ -86,6 +86,20 @@ if not only then
   for _, name in ipairs(missing) do print("  no case: " .. name) end
   check:note("ops_covered", covered)
   check:at_most("ops_without_case", #missing, 0)
+  -- Layers and losses by the names recipes use; what nn exports besides (Module, List, Parameter) computes nothing.
+  local bare, layers = 0, 0
+  for _, space in ipairs { "nn", "losses" } do
+    for name, value in pairs(unic[space]) do
+      local is = space == "nn" and type(value) == "table" and rawget(value, "forward") and name ~= "Module" or space == "losses" and type(value) == "function"
+      if is and ops[space .. "." .. name] then layers = layers + 1
+      elseif is then
+        bare = bare + 1
+        print("  no case: " .. space .. "." .. name)
+      end
+    end
+  end
+  check:note("layers_and_losses_covered", layers)
+  check:at_most("layers_and_losses_without_case", bare, 0)
   for _, name in ipairs(without) do check:skip(name, WITHOUT[name]) end
 end
 

@@ -92,6 +92,31 @@ for s in [(17,), (3, 33), (2, 5, 65)]:
                      "Identity": lambda x: x * 1}.items():
         module(name, [], fn, {"x": N(*s)})
 
+# ---------------------------------------------------------------- images: group norm, transposed convolution, other sizes
+
+# No group of one element: its gradient is 0, which we give exactly and PyTorch to within 1e-9.
+for s, g in [((3, 12, 5, 7), 4), ((2, 33, 9), 3), ((5, 24), 4), ((2, 64, 4, 5), 1)]:
+    c = s[1]
+    module("GroupNorm", [g, c], lambda p, x: F.group_norm(x, g, p["weight"], p["bias"]), {"x": N(*s, shift=0.5)}, {"weight": N(c, scale=0.25, shift=1), "bias": N(c)})
+    module("GroupNorm", [g, c, {"affine": False, "eps": 1e-3}], lambda x: F.group_norm(x, g, eps=1e-3), {"x": N(*s)})
+for xs, o, k, kw in [((2, 5, 7, 9), 17, 3, {"stride": 2, "padding": 1, "output_padding": 1}), ((1, 33, 4, 5), 8, 2, {"stride": 2}),
+                     ((2, 12, 5, 6), 9, [3, 5], {"groups": 3, "dilation": [2, 1], "padding": [1, 2]}), ((1, 16, 3, 3), 16, 1, {})]:
+    kk = k if isinstance(k, list) else [k, k]
+    for bias in (True, False):
+        module("ConvTranspose2d", [xs[1], o, k, {**kw, "bias": bias}], lambda p, x: F.conv_transpose2d(x, p["weight"], p.get("bias"), **{
+               a: tuple(v) if isinstance(v, list) else v for a, v in kw.items()}), {"x": N(*xs)},
+               {"weight": N(xs[1], o // kw.get("groups", 1), *kk, scale=0.25), **({"bias": N(o)} if bias else {})})
+for s, size in [((2, 3, 9, 11), [4, 5]), ((1, 17, 8, 8), 1), ((2, 33, 5, 7), [7, 3])]:
+    t = tuple(size) if isinstance(size, list) else size
+    module("AdaptiveAvgPool2d", [size], lambda x: F.adaptive_avg_pool2d(x, t), {"x": N(*s)})
+    module("AdaptiveMaxPool2d", [size], lambda x: F.adaptive_max_pool2d(x, t), {"x": N(*s)})
+    for mode in ("nearest", "bilinear", "bicubic"):
+        module("Upsample", [{"size": size, "mode": mode}], lambda x: F.interpolate(x, t, mode=mode), {"x": N(*s)})
+        # The ratio of the sizes counts, not the factor: PyTorch's recompute_scale_factor.
+        module("Upsample", [{"scale_factor": [1.5, 2], "mode": mode}], lambda x: F.interpolate(x, scale_factor=(1.5, 2.0), mode=mode, recompute_scale_factor=True), {"x": N(*s)})
+        if mode != "nearest":
+            module("Upsample", [{"scale_factor": 3, "mode": mode, "align_corners": True}], lambda x: F.interpolate(x, scale_factor=3, mode=mode, align_corners=True), {"x": N(*s)})
+
 # ---------------------------------------------------------------- several together
 
 
