@@ -290,7 +290,7 @@ function unic.load(path, options)
 end
 
 -- Sub-modules on first use: unic.nn, unic.optim, ...
-local LAZY = { nn = 1, losses = 1, optim = 1, data = 1, text = 1, files = 1, metrics = 1, run = 1, plot = 1, testing = 1, options = 1 }
+local LAZY = { nn = 1, weights = 1, losses = 1, optim = 1, data = 1, text = 1, files = 1, metrics = 1, run = 1, plot = 1, testing = 1, options = 1 }
 local names = {}
 for name in pairs(LAZY) do
   if package.searchpath("unic." .. name, package.path) then names[#names + 1] = name end

@@ -205,6 +205,16 @@ end
 -- @return a list of {name =, value =, owner =, key =}
 function Module:named_buffers() return collect(self, "buffer") end
 
+--- Parameters and buffers with their names and where they stand, in order. One that two modules share comes once for each.
+-- @return a list of {name =, value =, owner =, key =, kind = "parameter" or "buffer"}
+function Module:named_state()
+  local list = {}
+  walk(self, "", function(kind, name, owner, key, value)
+    if kind ~= "module" then list[#list + 1] = { name = name, value = value, owner = owner, key = key, kind = kind } end
+  end, {})
+  return list
+end
+
 --- Modules below this one with their names, in order.
 -- @return a list of {name =, value =}
 function Module:named_modules() return collect(self, "module") end

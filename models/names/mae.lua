@@ -1,0 +1,9 @@
+--- Masked autoencoders (He et al., 2022): `mae_pretrain_vit_base.pth` and its kin, key `model`; without a head, with or without the decoder.
+return {
+  source = "github.com/facebookresearch/mae",
+  licence = "CC BY-NC 4.0 (no commercial use)",
+  verified = false,
+  rules = { { "^model%.(.*)$", "%1" } },
+  left_over = { "^model%.decoder_", "^model%.mask_token$" },
+  words = "the decoder",
+}

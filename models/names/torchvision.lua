@@ -1,0 +1,10 @@
+--- torchvision's ResNets: resnet18 .. resnet152, as `torch.save(model.state_dict())` or safetensors.
+return {
+  source = "torchvision (models.resnet)",
+  licence = "BSD-3-Clause (code and, as torchvision states, weights; ImageNet has terms of its own)",
+  verified = "files written by torchvision with random weights, not on downloaded ones",
+  rewrite = { { "^state_dict%.", "" }, { "^module%.", "" } },
+  rules = { { "^.*$", "%0" } },
+  left_over = { "^fc%." },
+  words = "the classifier",
+}
