@@ -54,12 +54,22 @@ local function quoted(text)
   return '"' .. text:gsub('[%c"\\]', function(c) return ESCAPES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
 end
 
+-- The shortest digits that read back as the same number.
+local function number_text(x)
+  if x % 1 == 0 and math.abs(x) < 2 ^ 53 then return ("%d"):format(x) end
+  for digits = 15, 16 do
+    local text = ("%%.%dg"):format(digits):format(x)
+    if tonumber(text) == x then return text end
+  end
+  return ("%.17g"):format(x)
+end
+
 -- JSON as a person writes it, keys in order: equal tables give equal files.
 local function encode(value, indent, where)
   local kind = type(value)
   if kind == "string" then return quoted(value) end
   if kind == "boolean" then return tostring(value) end
-  if kind == "number" and value - value == 0 then return value % 1 == 0 and math.abs(value) < 2 ^ 53 and ("%d"):format(value) or ("%.17g"):format(value) end
+  if kind == "number" and value - value == 0 then return number_text(value) end
   if kind ~= "table" then fail("weights.save_pretrained", "option 'config': %s is %s, which JSON does not have", where, arguments.describe(value)) end
   local inner, parts = indent .. "  ", {}
   if #value > 0 then
