@@ -281,12 +281,22 @@ function unic.save(path, value)
   return require("unic.save").save(path, value)
 end
 
---- Load what `unic.save` wrote. Any other safetensors file gives a table of its tensors by name.
--- @param path the file
+--- Load what `unic.save` wrote. Other weights (safetensors, PyTorch's .pt, .pth and .bin, .npz, shards with an index, a Hugging Face folder) give a table of
+-- their tensors by name, a .npy file a tensor. To put weights into a model: `unic.weights.load`.
+-- @param path the file, or a folder
 -- @param[opt] options `device` for the tensors: nil = the default device
 -- @return what was saved
 function unic.load(path, options)
   return require("unic.save").load(path, options)
+end
+
+--- Print what is in a file of weights: its kind, what it says about itself, every tensor, and which name maps fit. Modules and tables of tensors, too.
+-- @param what a path (of anything that unic.weights.open takes), an open file of weights, a module, or a table of tensors
+-- @param[opt] options `pattern`: print only tensors whose names it fits; `print` (true)
+-- @return a list of rows {name =, dtype =, shape =, bytes =} with the fields `total`, `maps`, `text` (what is printed), and for a file `kind`, `files`,
+-- `metadata`, `config`
+function unic.inspect(what, options)
+  return require("unic.weights.inspect")(what, options)
 end
 
 -- Sub-modules on first use: unic.nn, unic.optim, ...

@@ -16,6 +16,7 @@ local files = require "unic.files"
 local save = {}
 
 local FORMAT, KEY = 1, "unic.value"
+local ROOT = "(root)"   -- what the readers of other formats call a tensor that is the whole file
 local LONGEST = 1000   -- bytes of a tensor's name in the file
 local is_tensor = core.tensor.is_tensor
 
@@ -207,20 +208,20 @@ local function decode_tables(state, nodes)
   end
 end
 
---- Load what `unic.save` wrote. Any other safetensors file gives a table of its tensors by name.
--- @param path the file
+--- Load what `unic.save` wrote. Other weights give a table of their tensors by name, one without a name (.npy) the tensor itself.
+-- @param path the file, or a folder of weights
 -- @param[opt] options `device` for the tensors: nil = the default device
 -- @return what was saved
 function save.load(path, options)
   options = arguments.options("load", options, { device = "string" })
-  local file = files.safetensors_open(arguments.check("load", "path", path, "string"))
+  local file = require("unic.weights").open(arguments.check("load", "path", path, "string"))
   local state = { path = path, file = file, device = options.device, tables = {}, tensors = {} }
   local text = file:metadata()[KEY]
-  if not text then
-    local all = {}
-    for _, name in ipairs(file:names()) do all[name] = file:tensor(name, options.device) end
+  if not text or file.kind ~= "safetensors" then
+    local all, list = {}, file:names()
+    for _, name in ipairs(list) do all[name] = file:tensor(name, options.device) end
     file:close()
-    return all
+    return #list == 1 and all[ROOT] or all
   end
   local ok, saved = pcall(cjson.decode, text)
   if not ok or type(saved) ~= "table" or type(saved.tables) ~= "table" then damaged(path, "in the metadata is not what unic.save writes") end

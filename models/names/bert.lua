@@ -6,5 +6,7 @@ return {
   rewrite = { { "LayerNorm%.gamma$", "LayerNorm.weight" }, { "LayerNorm%.beta$", "LayerNorm.bias" } },
   rules = { { "^.*$", "%0" }, { "^bert%.(.*)$", "%1" }, { "^.*$", "bert.%0" } },
   left_over = { "^cls%.", "pooler%.dense%.", "position_ids$" },
+  signs = { "embeddings%.word_embeddings%.weight$", "encoder%.layer%.0%.attention%.self%.query%.weight$" },
+  without = { "^cls_projection_head%.", "^text_encoder_q%.", "^lm_model%.", "^model%." },
   words = "heads and the pooler",
 }

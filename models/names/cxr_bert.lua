@@ -6,5 +6,6 @@ return {
   rewrite = { { "LayerNorm%.gamma$", "LayerNorm.weight" }, { "LayerNorm%.beta$", "LayerNorm.bias" } },
   rules = { { "^.*$", "%0" }, { "^bert%.(.*)$", "%1" } },
   left_over = { "^cls%.", "^cls_projection_head%.", "pooler%.dense%.", "position_ids$" },
+  signs = { "embeddings%.word_embeddings%.weight$", "^cls_projection_head%." },
   words = "heads and the projection",
 }

@@ -6,5 +6,6 @@ return {
   verified = false,
   rules = { { "^model%.(.*)$", "%1" } },
   left_over = { "^model%.head%." },
+  signs = { "^model%.blocks%.0%.attn%.qkv%.weight$", "^model%.head%." },
   words = "the classifier",
 }

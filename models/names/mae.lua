@@ -5,5 +5,7 @@ return {
   verified = false,
   rules = { { "^model%.(.*)$", "%1" } },
   left_over = { "^model%.decoder_", "^model%.mask_token$" },
+  signs = { "^model%.blocks%.0%.attn%.qkv%.weight$" },
+  without = { "^model%.head%." },
   words = "the decoder",
 }

@@ -13,6 +13,7 @@ local map = {
     { "^.*$", "%0" },
   },
   left_over = { "^encoder%.", "^proj_[vt]", "^lm_model%." },
+  signs = { "^encoder%.", "^proj_v%." },
   words = "its other parts",
 }
 for theirs, ours in pairs { proj_v = "proj_v", proj_t = "proj_l", proj_t_constrast = "proj_d", proj_t_contrast = "proj_d" } do

@@ -10,5 +10,6 @@ return {
     { "^img_encoder_q%.model%.(.*)$", "image_encoder.%1" }, { "^text_encoder_q%.model%.(.*)$", "text_encoder.%1" },
   },
   left_over = { "^img_encoder_q%.", "^text_encoder_q%.", "^patch_local_atten_layer%.", "^word_local_atten_layer%.", "^prototype_layer%.", "^optimizer_states%." },
+  signs = { "^img_encoder_q%.model%." },
   words = "its other parts",
 }

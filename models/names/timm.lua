@@ -6,5 +6,6 @@ return {
   rewrite = { { "^state_dict%.", "" }, { "^module%.", "" } },
   rules = { { "^.*$", "%0" } },
   left_over = { "^head%.", "^fc_norm%.", "^pre_logits%." },
+  signs = { "^blocks%.0%.attn%.qkv%.weight$", "^patch_embed%.proj%.weight$" },
   words = "the classifier",
 }

@@ -6,5 +6,6 @@ return {
   rewrite = { { "^state_dict%.", "" }, { "^module%.", "" } },
   rules = { { "^.*$", "%0" } },
   left_over = { "^fc%." },
+  signs = { "^layer1%.0%.conv1%.weight$", "^bn1%.running_mean$" },
   words = "the classifier",
 }

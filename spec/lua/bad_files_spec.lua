@@ -320,7 +320,7 @@ local ROWS = {
     "[save] value.x has a key that is a tensor, expected strings, numbers and booleans as keys" },
   { "load: a table as the path", function() unic.load {} end, "[load] argument 'path': a table, expected a string" },
   { "load: no such file", function() unic.load(at "none.safetensors") end,
-    "[safetensors_open] 'DIR/none.safetensors': cannot be read (No such file or directory)" },
+    "[weights.open] 'DIR/none.safetensors': there is no such file or folder" },
   { "load: an option there is not", function() unic.load(at "good.safetensors", { devise = "cpu" }) end,
     "[load] there is no option 'devise', did you mean 'device'?" },
   { "load: a device there is not", function() unic.load(at "good.safetensors", { device = "vulkan" }) end,

@@ -77,16 +77,17 @@ local function open_one(path)
   local head = stream:read(512) or ""
   stream:close()
   if head == "" then fail(OP, "'%s': is empty, %s", path, EXPECTED) end
+  -- First, as the length that a safetensors file begins with may look like anything, such as the start of a pickle; its upper half is 0.
+  if head:sub(5, 9) == "\0\0\0\0{" then
+    local handle = core.files.safetensors_open(path)
+    return handle:metadata().unic and "checkpoint" or "safetensors", handle
+  end
   if head:sub(1, 4) == "PK\3\4" then
     if first_member(head):find "%.npy$" then return "numpy", door("npy_open", path) end
     return "torch", door("torch_open", path)
   end
   if head:sub(1, 6) == "\147NUMPY" then return "numpy", door("npy_open", path) end
   if head:byte(1) == 0x80 and (head:byte(2) or 9) <= 5 or head:sub(258, 262) == "ustar" then return "torch", door("torch_open", path) end
-  if head:sub(9, 9) == "{" then
-    local handle = core.files.safetensors_open(path)
-    return handle:metadata().unic and "checkpoint" or "safetensors", handle
-  end
   if head:find "^%s*{" then return "index" end
   for _, other in ipairs(OTHERS) do
     if head:find(other[1]) then fail(OP, "'%s': %s, %s", path, other[2], EXPECTED) end

@@ -42,7 +42,7 @@ function Report.__tostring(self)
   if self.unverified then say("unverified: this map was never tried on a real file from %s", self.source) end
   if type(self.verified) == "string" then say("this map was tried on %s", self.verified) end
   if #self.missing > 0 then say("missing: %s", sentence(self.missing)) end
-  if #self.mismatched > 0 then say("of another shape: %s", sentence(self.mismatched)) end
+  if #self.mismatched > 0 then say("of another shape or type: %s", sentence(self.mismatched)) end
   if #self.left_over > 0 then say("left over: %s", sentence(self.left_over)) end
   if #self.expected > 0 then say("left over, as expected (%s): %s", self.words or "allowed", sentence(self.expected)) end
   if #self.ignored > 0 then say("ignored, as asked: %s", sentence(self.ignored)) end
@@ -277,7 +277,7 @@ local function plan(model, file, options)
     local left_over = refused(report.left_over, options.left_over)
     local parts = {}
     if #missing > 0 then parts[#parts + 1] = "missing: " .. sentence(missing) end
-    if #mismatched > 0 then parts[#parts + 1] = "of another shape: " .. sentence(mismatched) end
+    if #mismatched > 0 then parts[#parts + 1] = "of another shape or type: " .. sentence(mismatched) end
     if #left_over > 0 then parts[#parts + 1] = "left over: " .. sentence(left_over) end
     if #parts > 0 then
       fail("weights.load", "'%s': %d of the %s's %d tensors match by the map %s; %s%s", file.path, #jobs, model._name, #list, chosen.name,

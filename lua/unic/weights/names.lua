@@ -8,6 +8,7 @@
 --   rules      {{pattern, replacement}...}: a name in the file -> a name in the model; the first that names a tensor of the model counts
 --   left_over  patterns of (rewritten) names in the file that the model need not have (classifiers, decoders): reported, no error
 --   words      what those are, for the report
+--   signs      patterns, each of which some (rewritten) name in such a file fits; `without`: patterns that none fits. unic.inspect tells files by them
 -- @module unic.weights.names
 local lfs = require "lfs"
 local arguments = require "unic.arguments"
@@ -16,14 +17,17 @@ local core = require "unic.core"
 local fail = arguments.fail
 local names = {}
 
-local KINDS = { source = "string", licence = "string", verified = true, rewrite = "table", rules = "table", left_over = "table", words = "string" }
+local KINDS = {
+  source = "string", licence = "string", verified = true, rewrite = "table", rules = "table", left_over = "table", words = "string", signs = "table",
+  without = "table",
+}
 
 -- The names themselves, and those of our own checkpoints (unic.run): what is tried before the maps of others.
 local OWN = {
   same = { source = "the model's own names", verified = true, rules = { { "^.*$", "%0" } } },
   checkpoint = {
     source = "checkpoints of unic.run", verified = true, rules = { { "^model%.(.*)$", "%1" } },
-    left_over = { "^optim%.", "^ema%.", "^state%.", "^rng$" }, words = "training state",
+    left_over = { "^optim%.", "^ema%.", "^state%.", "^rng$" }, words = "training state", signs = { "^model%.", "^rng$" },
   },
 }
 
@@ -117,6 +121,24 @@ function names.fits(patterns, name)
     if name:find(pattern) then return true end
   end
   return false
+end
+
+--- Does a file with these names look like one that a map is for? Told by the map's `signs`.
+-- @param map a map
+-- @param list names in the file
+-- @return true or false
+function names.looks_like(map, list)
+  if not map.signs then return false end
+  local seen = {}
+  for _, name in ipairs(list) do
+    name = names.rewritten(map, name)
+    if names.fits(map.without, name) then return false end
+    for i, sign in ipairs(map.signs) do seen[i] = seen[i] or name:find(sign) ~= nil end
+  end
+  for i = 1, #map.signs do
+    if not seen[i] then return false end
+  end
+  return true
 end
 
 return names
