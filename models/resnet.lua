@@ -88,16 +88,37 @@ end
 
 --- The feature map of every stage.
 -- @param x [N,C,H,W]
--- @return a list of [N,C_s,H_s,W_s]
+-- @return a list of [N,C_s,H_s,W_s]; then the stem's [N,width,H/2,W/2], after its norm and ReLU and before the max-pool
 function resnet.Resnet:maps(x)
-  local h = self.bn1(self.conv1(x), { relu = true })
-  if self.maxpool then h = self.maxpool(h) end
+  local stem = self.bn1(self.conv1(x), { relu = true })
+  local h = self.maxpool and self.maxpool(stem) or stem
   local maps = {}
   for s = 1, self.stages do
     h = self["layer" .. s](h)
     maps[s] = h
   end
-  return maps
+  return maps, stem
+end
+
+--- Freeze the stem and the first stages. As in PyTorch, this alone leaves batch norm as it is: in training mode frozen stages still normalise by the batch
+-- and their running statistics still move. With `norms = "fixed"` they keep to their running statistics, which then stay, in training mode too.
+-- @param count how many stages (0 freezes nothing), "stem", or "all": everything but the classifier
+-- @param options `norms` ("batch" or "fixed")
+-- @return self
+function resnet.Resnet:freeze(count, options)
+  arguments.check("resnet:freeze", "count", count, { text = 'a number of stages of 0 or more, "stem" or "all"',
+    test = function(n) return n == "all" or n == "stem" or type(n) == "number" and n >= 0 and n % 1 == 0 end })
+  options = arguments.options("resnet:freeze", options, { norms = { "choice", "batch", "fixed" } })
+  if count == 0 then return self end
+  local frozen = { self.conv1, self.bn1 }
+  for s = 1, count == "stem" and 0 or count == "all" and self.stages or math.min(count, self.stages) do frozen[#frozen + 1] = self["layer" .. s] end
+  for _, part in ipairs(frozen) do
+    part:requires_grad_(false)
+    part:apply(function(m)
+      if m.running_mean then m.fixed = options.norms == "fixed" end
+    end)
+  end
+  return self
 end
 
 --- @param x [N,C,H,W]

@@ -2,6 +2,8 @@
 --
 --   vit.vit_b16()     12 x 768, 12 heads, patches of 16: [N,3,224,224] -> [N,768] (the final norm's class token)
 --   vit.vit_l32()     24 x 1024, 16 heads, patches of 32
+--   vit.vit_b16 { classes = 5 }                      with timm's `head`: [N,5]
+--   vit.vit_b16 { size = { 448, 224 } }              other pictures; files with positions of another grid are adapted when they are loaded
 -- @module unic.models.vit
 local arguments = require "unic.arguments"
 local nn = require "unic.nn"
@@ -13,7 +15,7 @@ local make = tensor.exports
 
 local vit = {}
 
-local SIZE, SHARE = { "integer", least = 1 }, { "number", least = 0, most = 1 }
+local SIZE, SIDES, SHARE = { "integer", least = 1 }, { "pair", least = 1 }, { "number", least = 0, most = 1 }
 
 local function small_init(linear)
   ops.normal_(linear.weight:detach(), 0, 0.02)
@@ -57,21 +59,53 @@ function PatchEmbed:forward(x)
   return ops.reshape(ops.permute(y, { 1, 3, 4, 2 }), { n, -1, w })   -- [N,tokens,W] without copying
 end
 
+-- Rows and columns of patches.
+local function grid_of(size, patch)
+  local sides = type(size) == "table" and size or { size, size }
+  for _, side in ipairs(sides) do
+    if side % patch ~= 0 then core.fail(("[vit] argument 'size': %d is no multiple of the patch size %d"):format(side, patch)) end
+  end
+  return { sides[1] / patch, sides[2] / patch }
+end
+
+--- Position embeddings for another grid of patches: bicubic, corners not aligned, the class token's row as it is; computed in f32. This is what MAE's
+-- fine-tuning does (interpolate_pos_embed), and timm up to 0.8. Later timm resamples with `antialias = True`: a bicubic kernel with a = -0.5 where this one has
+-- -0.75, and widened where the grid shrinks; its values differ for growing grids as well as for shrinking ones.
+-- @param t [1, 1 + rows * columns, width]
+-- @param to the new grid, {rows, columns}
+-- @param from the grid of t (nil: a square one)
+-- @return [1, 1 + to[1] * to[2], width] in t's dtype; nil where t's grid is not square and `from` is not given
+function vit.resize_positions(t, to, from)
+  arguments.check("vit.resize_positions", "t", t, "tensor")
+  local count, width = t:size(2) - 1, t:size(3)
+  if not from then
+    local side = math.floor(math.sqrt(count) + 0.5)
+    if side * side ~= count then return nil end
+    from = { side, side }
+  elseif from[1] * from[2] ~= count then
+    core.fail(("[vit.resize_positions] argument 'from': a grid of %dx%d was given, the tensor has %d places"):format(from[1], from[2], count))
+  end
+  local old = t:detach()
+  local map = ops.reshape(ops.cast(ops.narrow(old, 2, 2, count), "f32"), { 1, from[1], from[2], width })
+  local new = ops.interpolate(ops.contiguous(ops.permute(map, { 1, 4, 2, 3 })), to, "bicubic", false)
+  new = ops.reshape(ops.contiguous(ops.permute(new, { 1, 3, 4, 2 })), { 1, to[1] * to[2], width })
+  return ops.cat({ ops.narrow(old, 2, 1, 1), ops.cast(new, t.dtype) }, 2)
+end
+
 vit.Vit = nn.class "Vit"
 
---- @param options `size` (224), `patch` (16), `channels` (3), `width` (768), `depth` (12), `heads` (12), `mlp` (4, the hidden layer is that much
--- wider), `dropout` (0), `drop_path` (0; rises linearly over depth to this), `checkpoint` (blocks are computed again in the backward: `unic.checkpoint`)
+--- @param options `size` (224; a number or {rows, columns}), `patch` (16), `channels` (3), `width` (768), `depth` (12), `heads` (12), `mlp` (4, the hidden
+-- layer is that much wider), `classes` (none: features), `dropout` (0), `drop_path` (0; rises linearly over depth to this), `checkpoint` (blocks are computed
+-- again in the backward: `unic.checkpoint`)
 function vit.Vit:init(options)
   options = arguments.options("vit", options, {
-    size = SIZE, patch = SIZE, channels = SIZE, width = SIZE, depth = SIZE, heads = SIZE, mlp = "number", dropout = SHARE, drop_path = SHARE,
-    checkpoint = "boolean",
+    size = SIDES, patch = SIZE, channels = SIZE, width = SIZE, depth = SIZE, heads = SIZE, mlp = "number", classes = SIZE, dropout = SHARE,
+    drop_path = SHARE, checkpoint = "boolean",
   })
   local size, patch, width, depth = options.size or 224, options.patch or 16, options.width or 768, options.depth or 12
-  if size % patch ~= 0 then core.fail(("[vit] argument 'size': %d is no multiple of the patch size %d"):format(size, patch)) end
-  local tokens = (size / patch) ^ 2
-  self.features, self.size, self.patch, self.checkpoint = width, size, patch, options.checkpoint
+  self.features, self.size, self.patch, self.grid, self.checkpoint = width, size, patch, grid_of(size, patch), options.checkpoint
   self.cls_token = nn.Parameter(ops.normal_(make.empty(1, 1, width), 0, 0.02))
-  self.pos_embed = nn.Parameter(ops.normal_(make.empty(1, tokens + 1, width), 0, 0.02))
+  self.pos_embed = nn.Parameter(ops.normal_(make.empty(1, self.grid[1] * self.grid[2] + 1, width), 0, 0.02))
   self.patch_embed = PatchEmbed(options.channels or 3, width, patch)
   local blocks = nn.List()
   for i = 1, depth do
@@ -80,25 +114,103 @@ function vit.Vit:init(options)
   end
   self.blocks = blocks
   self.norm = nn.LayerNorm(width, { eps = 1e-6 })
+  if options.classes then self.head = small_init(nn.Linear(width, options.classes)) end
 end
 
---- All tokens after the final norm.
--- @param x [N,C,size,size]
--- @return [N,tokens + 1,width]; the class token comes first
-function vit.Vit:tokens(x)
-  if x:size(3) ~= self.size or x:size(4) ~= self.size then
-    core.fail(("[vit] argument 'x': a picture of %dx%d was given, expected %dx%d"):format(x:size(3), x:size(4), self.size, self.size))
+-- What goes into the first block: [N,tokens + 1,width].
+local function embed(self, x)
+  local rows, columns = self.grid[1] * self.patch, self.grid[2] * self.patch
+  if x:size(3) ~= rows or x:size(4) ~= columns then
+    core.fail(("[vit] argument 'x': a picture of %dx%d was given, expected %dx%d"):format(x:size(3), x:size(4), rows, columns))
   end
   local patches = self.patch_embed(x)
   local cls = ops.expand(self.cls_token, { x:size(1), 1, self.features })
-  local sum, branch = ops.add(ops.cat({ ops.cast(cls, patches.dtype), patches }, 2), self.pos_embed), nil
+  return ops.add(ops.cat({ ops.cast(cls, patches.dtype), patches }, 2), self.pos_embed)
+end
+
+--- All tokens after the final norm.
+-- @param x [N,C,rows,columns], pictures of the size that was asked for
+-- @return [N,tokens + 1,width]; the class token comes first
+function vit.Vit:tokens(x)
+  local sum, branch = embed(self, x), nil
   for i = 1, #self.blocks do sum, branch = recompute.call(self.checkpoint, self.blocks[i], sum, branch) end
   return (self.norm:add(branch, sum, self.blocks[#self.blocks].dropout))
 end
 
---- @param x [N,C,size,size]
--- @return the class token [N,width]
-function vit.Vit:forward(x) return ops.select(self:tokens(x), 2, 1) end
+--- All tokens after blocks: timm's get_intermediate_layers.
+-- @param x [N,C,rows,columns]
+-- @param options `blocks` (all; a list of their numbers, counted from 1), `norm` (false; the final norm on each), `map` (false; without the class token, as
+-- feature maps [N,width,grid rows,grid columns])
+-- @return a list of [N,tokens + 1,width], in the order of the blocks
+function vit.Vit:states(x, options)
+  options = arguments.options("vit:states", options, { blocks = "table", norm = "boolean", map = "boolean" })
+  local wanted, last = {}, 0
+  for _, i in ipairs(options.blocks or {}) do
+    wanted[arguments.check("vit:states", "blocks", i, { "integer", least = 1, most = #self.blocks })] = true
+    last = math.max(last, i)
+  end
+  local sum, branch, states = embed(self, x), nil, {}
+  for i = 1, options.blocks and last or #self.blocks do
+    local block = self.blocks[i]
+    sum, branch = recompute.call(self.checkpoint, block, sum, branch)
+    if not options.blocks or wanted[i] then
+      if self.training and block.dropout > 0 then branch = ops.dropout(branch, block.dropout) end
+      sum, branch = ops.add(sum, branch), nil   -- the next block goes on from here: its branch is in
+      local state = options.norm and self.norm(sum) or sum
+      if options.map then
+        local places = ops.narrow(state, 2, 2, state:size(2) - 1)
+        state = ops.permute(ops.reshape(places, { x:size(1), self.grid[1], self.grid[2], self.features }), { 1, 4, 2, 3 })
+      end
+      states[#states + 1] = state
+    end
+  end
+  return states
+end
+
+--- @param x [N,C,rows,columns]
+-- @return the class token [N,width], or [N,classes] with a classifier
+function vit.Vit:forward(x)
+  local token = ops.select(self:tokens(x), 2, 1)
+  return self.head and self.head(token) or token
+end
+
+--- Freeze the patch embedding, class token, positions and the first blocks. Dropout and drop path stay: they go with training mode, not with gradients.
+-- @param count how many blocks (0 freezes nothing, the depth or more all of them), or "all": the final norm too, everything but the classifier
+-- @return self
+function vit.Vit:freeze(count)
+  arguments.check("vit:freeze", "count", count, { text = 'a number of blocks of 0 or more, or "all"',
+    test = function(n) return n == "all" or type(n) == "number" and n >= 0 and n % 1 == 0 end })
+  if count == 0 then return self end
+  if count == "all" then self.norm:requires_grad_(false) end
+  self:requires_grad_(false, "^cls_token$"):requires_grad_(false, "^pos_embed$")
+  self.patch_embed:requires_grad_(false)
+  for i = 1, count == "all" and #self.blocks or math.min(count, #self.blocks) do self.blocks[i]:requires_grad_(false) end
+  return self
+end
+
+--- Take pictures of another size from now on: the positions are resized. They are a new parameter: make optimisers after this.
+-- @param size a number or {rows, columns}
+-- @return self
+function vit.Vit:resize(size)
+  arguments.check("vit:resize", "size", size, SIDES)
+  local to = grid_of(size, self.patch)
+  if to[1] ~= self.grid[1] or to[2] ~= self.grid[2] then
+    local new = nn.Parameter(vit.resize_positions(self.pos_embed, to, self.grid))
+    new.requires_grad = self.pos_embed.requires_grad
+    rawset(self, "pos_embed", new)
+  end
+  self.size, self.grid = size, to
+  return self
+end
+
+--- Help for loaders: a tensor that fits, made from a file's that does not.
+-- @param name of ours
+-- @param t the file's tensor
+-- @return a tensor of our shape, or nil: only positions of another, square grid can be adapted
+function vit.Vit:adapt(name, t)
+  if name ~= "pos_embed" or t:dim() ~= 3 or t:size(1) ~= 1 or t:size(3) ~= self.features or t:size(2) < 2 then return nil end
+  return vit.resize_positions(t, self.grid)
+end
 
 local function named(defaults)
   return function(options)

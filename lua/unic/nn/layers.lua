@@ -90,17 +90,19 @@ function BatchNorm:init(features, options)
   self:buffer("running_var", make.ones(features))
   self:buffer("num_batches_tracked", make.full({}, 0, { dtype = "i64" }))
 end
---- Normalise over the batch; with `residual` and `relu` the sum and the activation are done in the same pass.
+--- Normalise over the batch; with `residual` and `relu` the sum and the activation are done in the same pass. With the field `fixed = true` the running
+-- statistics are used, and stay as they are, in training mode too.
 -- @param x [N,C] or [N,C,H,W]
 -- @param options `residual` (a tensor like x, added after the norm), `relu` (false)
 function BatchNorm:forward(x, options)
   check("nn." .. self._name, "x", x, "tensor")
   if x:dim() ~= self.rank then core.fail(("[nn.%s] argument 'x': %d dimensions were given, expected %d"):format(self._name, x:dim(), self.rank)) end
-  if self.training then
+  local training = self.training and not self.fixed
+  if training then
     ops.increment_(self.num_batches_tracked)
   end
   return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, options and options.residual or nil, {
-    training = self.training, momentum = self.momentum, eps = self.eps, relu = options and options.relu or false,
+    training = training, momentum = self.momentum, eps = self.eps, relu = options and options.relu or false,
   })
 end
 function BatchNorm:extra() return ("%d%s"):format(self.features, self.weight and "" or ", affine = false") end
