@@ -6,6 +6,7 @@
 
 #include "device.h"
 #include "lua_unic.h"
+#include "text/unicode.h"
 #include "text/wordpiece.h"
 #include "text/words.h"
 #include "threads.h"
@@ -115,31 +116,70 @@ static int flags_at(lua_State *L, int arg) {
   return (lua_toboolean(L, arg) ? UNIC_ENCODE_BARE : 0) | (lua_toboolean(L, arg + 1) ? UNIC_ENCODE_SPECIALS : 0);
 }
 
-/* encode(vocabulary, text, max, bare, specials_in_text, spans) -> ids [, firsts, lasts]: positions in the text, counted from 1, both included */
+/* How a caller wants to know where tokens stand. */
+typedef enum spans_kind { SPANS_NONE, SPANS_BYTES, SPANS_CHARACTERS } spans_kind;
+
+static spans_kind spans_at(lua_State *L, int arg) {
+  const char *kind = lua_tostring(L, arg);
+  return !kind ? SPANS_NONE : kind[0] == 'c' ? SPANS_CHARACTERS : SPANS_BYTES;
+}
+
+/* Spans of bytes become spans of characters. `places` has room for the text's bytes and one more; an ill-formed byte sequence counts as the
+ * one U+FFFD that would stand for it. */
+static void spans_count(const char *text, size_t size, uint32_t *places, uint32_t (*spans)[2], int64_t count) {
+  const uint8_t *const bytes = (const uint8_t *)text;
+  uint32_t characters = 0, code;
+  for (size_t i = 0; i < size; characters++) {
+    const int n = unic_utf8_decode(bytes + i, bytes + size, &code);
+    for (int k = 0; k < n; k++) places[i++] = characters;
+  }
+  places[size] = characters;
+  for (int64_t i = 0; i < count; i++) {
+    spans[i][0] = places[spans[i][0]];
+    spans[i][1] = places[spans[i][1]];
+  }
+}
+
+/* encode(vocabulary, text, max, bare, specials_in_text, spans, pair) -> ids [, types] [, firsts, lasts]: types where there is a pair; positions in
+ * the texts, counted from 1, both included, where spans is "bytes" or "characters" */
 static int encode(lua_State *L) {
   const unic_wordpiece *v = check(L);
-  size_t size;
-  const char *text = luaL_checklstring(L, 2, &size);
-  const int64_t room = room_for(size, luaL_checknumber(L, 3));
-  const bool spans = lua_toboolean(L, 6);
+  size_t size, other_size = 0;
+  const char *text = luaL_checklstring(L, 2, &size), *other = lua_isnoneornil(L, 7) ? NULL : luaL_checklstring(L, 7, &other_size);
+  const lua_Number limit = luaL_checknumber(L, 3);
+  const spans_kind kind = spans_at(L, 6);
   const int flags = flags_at(L, 4);  /* before anything is pushed where an argument may be absent */
+  const int64_t max = room_for(size + other_size + 1, limit), room = other ? unic_wordpiece_pair_room(size, other_size, max) : max;
   int32_t *ids = lua_newuserdata(L, (size_t)room * sizeof *ids);
-  uint32_t (*ends)[2] = spans ? lua_newuserdata(L, (size_t)room * sizeof *ends) : NULL;
-  const int64_t count = unic_wordpiece_encode(v, text, size, flags, ids, room, ends);
+  uint32_t (*spans)[2] = kind != SPANS_NONE ? lua_newuserdata(L, (size_t)room * sizeof *spans) : NULL;
+  int64_t count, first;
+  if (other) count = unic_wordpiece_encode_pair(v, text, size, other, other_size, flags, ids, max, spans, &first);
+  else first = count = unic_wordpiece_encode(v, text, size, flags, ids, max, spans);
+  if (kind == SPANS_CHARACTERS) {
+    uint32_t *places = lua_newuserdata(L, ((size > other_size ? size : other_size) + 1) * sizeof *places);
+    spans_count(text, size, places, spans, first);
+    if (other) spans_count(other, other_size, places, spans + first, count - first);
+  }
   lua_createtable(L, (int)count, 0);
   for (int i = 0; i < count; i++) {
     lua_pushinteger(L, ids[i]);
     lua_rawseti(L, -2, i + 1);
   }
-  if (!spans) return 1;
-  for (int which = 0; which < 2; which++) {
+  if (other) {
     lua_createtable(L, (int)count, 0);
     for (int i = 0; i < count; i++) {
-      lua_pushnumber(L, (lua_Number)ends[i][which] + (which == 0));
+      lua_pushinteger(L, i >= first);
       lua_rawseti(L, -2, i + 1);
     }
   }
-  return 3;
+  for (int which = 0; which < (spans ? 2 : 0); which++) {
+    lua_createtable(L, (int)count, 0);
+    for (int i = 0; i < count; i++) {
+      lua_pushnumber(L, (lua_Number)spans[i][which] + (which == 0));
+      lua_rawseti(L, -2, i + 1);
+    }
+  }
+  return 1 + (other != NULL) + (spans ? 2 : 0);
 }
 
 /* words(vocabulary, text) -> the words before they are cut into pieces */
@@ -159,11 +199,11 @@ static int words_of(lua_State *L) {
   return 1;
 }
 
-/* The text at place i + 1 of the list at index 2, which keeps it alive. */
-static const char *text_at(lua_State *L, int i, size_t *size) {
-  lua_rawgeti(L, 2, i + 1);
+/* The text at place i + 1 of the list at index `list`, which keeps it alive. */
+static const char *text_at(lua_State *L, int list, const char *name, int i, size_t *size) {
+  lua_rawgeti(L, list, i + 1);
   if (lua_type(L, -1) != LUA_TSTRING) {
-    unic_fail("[batch] argument 'texts': item %d is %s, expected a string", i + 1, unic_door_kind(L, lua_gettop(L)));
+    unic_fail("[batch] %s: item %d is %s, expected a string", name, i + 1, unic_door_kind(L, lua_gettop(L)));
     unic_door_raise(L, UNIC_ERROR);
   }
   const char *text = lua_tolstring(L, -1, size);
@@ -171,65 +211,107 @@ static const char *text_at(lua_State *L, int i, size_t *size) {
   return text;
 }
 
-/* Texts and where their rows go; each text is a job of its own, so any number of threads gives the same. */
+/* Texts and where their rows go; each text is a job of its own, so any number of threads gives the same. Row i has the room from starts[i] to
+ * starts[i + 1] in ids and spans. */
 typedef struct jobs {
   const unic_wordpiece *v;
-  const char **texts;
-  size_t *sizes;
-  int32_t *ids;     /* rows of different lengths */
-  int64_t *starts;  /* [count + 1] room for row i: from starts[i] to starts[i + 1] */
-  int64_t *counts;  /* ids in row i */
+  const char **texts, **others;  /* others: the second texts of pairs, or NULL */
+  size_t *sizes, *other_sizes;
+  int32_t *ids;
+  uint32_t (*spans)[2], *places; /* where spans are wished; places: room to count characters, for row i from place_starts[i] on */
+  int64_t *starts, *place_starts;
+  int64_t *counts, *firsts;      /* ids in row i; of them of the first text */
+  spans_kind kind;
   int flags;
+  lua_Number max;
   int64_t width;
-  int64_t *rows;
+  int64_t *rows, *types, *bounds;
   uint8_t *mask;
 } jobs;
 
+static int64_t jobs_max(const jobs *j, int64_t i) {
+  return room_for(j->sizes[i] + (j->others ? j->other_sizes[i] + 1 : 0), j->max);
+}
+
 static void jobs_encode(void *context, int64_t begin, int64_t end) {
   const jobs *j = context;
-  for (int64_t i = begin; i < end; i++)
-    j->counts[i] = unic_wordpiece_encode(j->v, j->texts[i], j->sizes[i], j->flags, j->ids + j->starts[i], j->starts[i + 1] - j->starts[i], NULL);
+  for (int64_t i = begin; i < end; i++) {
+    int32_t *ids = j->ids + j->starts[i];
+    uint32_t (*spans)[2] = j->kind != SPANS_NONE ? j->spans + j->starts[i] : NULL;
+    if (j->others)
+      j->counts[i] = unic_wordpiece_encode_pair(j->v, j->texts[i], j->sizes[i], j->others[i], j->other_sizes[i], j->flags, ids, jobs_max(j, i), spans,
+                                                &j->firsts[i]);
+    else
+      j->firsts[i] = j->counts[i] = unic_wordpiece_encode(j->v, j->texts[i], j->sizes[i], j->flags, ids, jobs_max(j, i), spans);
+    if (j->kind == SPANS_CHARACTERS) {
+      uint32_t *places = j->places + j->place_starts[i];
+      spans_count(j->texts[i], j->sizes[i], places, spans, j->firsts[i]);
+      if (j->others) spans_count(j->others[i], j->other_sizes[i], places, spans + j->firsts[i], j->counts[i] - j->firsts[i]);
+    }
+  }
 }
 
 static void jobs_pad(void *context, int64_t begin, int64_t end) {
   const jobs *j = context;
-  for (int64_t i = begin; i < end; i++)
-    unic_wordpiece_row(j->v, j->ids + j->starts[i], j->counts[i], j->width, j->rows + i * j->width, j->mask + i * j->width);
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t at = i * j->width;
+    unic_wordpiece_row(j->v, j->ids + j->starts[i], j->counts[i], j->width, j->rows + at, j->mask + at);
+    for (int64_t k = 0; j->types && k < j->width; k++) j->types[at + k] = k >= j->firsts[i] && k < j->counts[i];
+    for (int64_t k = 0; j->bounds && k < 2 * j->width; k++)
+      j->bounds[2 * at + k] = k < 2 * j->counts[i] ? j->spans[j->starts[i] + k / 2][k % 2] : 0;
+  }
 }
 
-/* batch(vocabulary, texts, max, multiple, bare, specials_in_text) -> ids i64 [B, L], mask bool [B, L] on the CPU */
+/* A new tensor on the CPU, pushed. */
+static void *tensor_push(lua_State *L, unic_dtype dtype, int ndim, const int64_t *shape) {
+  unic_tensor *t;
+  const unic_status status = unic_tensor_new(unic_device_cpu(), dtype, ndim, shape, UNIC_CONTIGUOUS, 0, &t);
+  if (status != UNIC_OK) unic_door_raise(L, status);
+  unic_handle_push(L, t);
+  return unic_tensor_data(t);
+}
+
+/* batch(vocabulary, texts, max, multiple, bare, specials_in_text, spans, pairs) -> ids i64 [B, L], mask bool [B, L] [, types i64 [B, L]]
+ * [, spans i64 [B, L, 2]] on the CPU; spans are half open and count from 0, as all positions in tensors do */
 static int batch(lua_State *L) {
   enum { CHUNK = 8 };  /* texts a thread takes at once: some 100 us of work */
   const unic_wordpiece *v = check(L);
   luaL_checktype(L, 2, LUA_TTABLE);
-  const lua_Number max = luaL_checknumber(L, 3);
   const int64_t multiple = (int64_t)luaL_checknumber(L, 4);
   const size_t count = lua_objlen(L, 2);
-  jobs j = {.v = v, .flags = flags_at(L, 5)};
+  jobs j = {.v = v, .flags = flags_at(L, 5), .max = luaL_checknumber(L, 3), .kind = spans_at(L, 7)};
+  const bool pairs = lua_istable(L, 8);
   j.texts = lua_newuserdata(L, count * sizeof *j.texts + 1);
   j.sizes = lua_newuserdata(L, count * sizeof *j.sizes + 1);
+  j.others = pairs ? lua_newuserdata(L, count * sizeof *j.others + 1) : NULL;
+  j.other_sizes = pairs ? lua_newuserdata(L, count * sizeof *j.other_sizes + 1) : NULL;
   j.counts = lua_newuserdata(L, count * sizeof *j.counts + 1);
+  j.firsts = lua_newuserdata(L, count * sizeof *j.firsts + 1);
   j.starts = lua_newuserdata(L, (count + 1) * sizeof *j.starts);
-  j.starts[0] = 0;
+  j.place_starts = lua_newuserdata(L, (count + 1) * sizeof *j.place_starts);
+  j.starts[0] = j.place_starts[0] = 0;
   for (size_t i = 0; i < count; i++) {
-    j.texts[i] = text_at(L, (int)i, &j.sizes[i]);
-    j.starts[i + 1] = j.starts[i] + room_for(j.sizes[i], max);
+    j.texts[i] = text_at(L, 2, "argument 'texts'", (int)i, &j.sizes[i]);
+    if (pairs) j.others[i] = text_at(L, 8, "option 'pairs'", (int)i, &j.other_sizes[i]);
+    const int64_t max = jobs_max(&j, (int64_t)i);
+    const size_t longer = pairs && j.other_sizes[i] > j.sizes[i] ? j.other_sizes[i] : j.sizes[i];
+    j.starts[i + 1] = j.starts[i] + (pairs ? unic_wordpiece_pair_room(j.sizes[i], j.other_sizes[i], max) : max);
+    j.place_starts[i + 1] = j.place_starts[i] + (int64_t)longer + 1;
   }
   j.ids = lua_newuserdata(L, (size_t)j.starts[count] * sizeof *j.ids + 1);
+  if (j.kind != SPANS_NONE) j.spans = lua_newuserdata(L, (size_t)j.starts[count] * sizeof *j.spans + 1);
+  if (j.kind == SPANS_CHARACTERS) j.places = lua_newuserdata(L, (size_t)j.place_starts[count] * sizeof *j.places + 1);
   unic_parallel_for((int64_t)count, CHUNK, jobs_encode, &j);
   for (size_t i = 0; i < count; i++)
     if (j.counts[i] > j.width) j.width = j.counts[i];
   j.width = (j.width + multiple - 1) / multiple * multiple;
-  const int64_t shape[2] = {(int64_t)count, j.width};
-  unic_tensor *rows, *mask;
-  UNIC_DOOR(L, unic_tensor_new(unic_device_cpu(), UNIC_I64, 2, shape, UNIC_CONTIGUOUS, 0, &rows));
-  unic_handle_push(L, rows);
-  UNIC_DOOR(L, unic_tensor_new(unic_device_cpu(), UNIC_BOOL, 2, shape, UNIC_CONTIGUOUS, 0, &mask));
-  unic_handle_push(L, mask);
-  j.rows = unic_tensor_data(rows);
-  j.mask = unic_tensor_data(mask);
+  const int64_t shape[3] = {(int64_t)count, j.width, 2};
+  j.rows = tensor_push(L, UNIC_I64, 2, shape);
+  j.mask = tensor_push(L, UNIC_BOOL, 2, shape);
+  if (pairs) j.types = tensor_push(L, UNIC_I64, 2, shape);
+  if (j.kind != SPANS_NONE) j.bounds = tensor_push(L, UNIC_I64, 3, shape);
   unic_parallel_for((int64_t)count, CHUNK, jobs_pad, &j);
-  return 2;
+  return 2 + pairs + (j.kind != SPANS_NONE);
 }
 
 /* The ids at index 2, a list of numbers or an integer tensor of one dimension, as scratch memory. */

@@ -65,48 +65,66 @@ function text.wordpiece(vocabulary, options)
   }, metatable)
 end
 
-local ENCODE_OPTIONS = { max_length = "number", bare = "boolean", specials_in_text = "boolean", spans = "boolean" }
+local SPANS = {
+  test = function(value) return type(value) == "boolean" or value == "bytes" or value == "characters" end,
+  text = 'true, "bytes" or "characters"',
+}
+local ENCODE_OPTIONS = { max_length = "number", bare = "boolean", specials_in_text = "boolean", spans = SPANS, pair = "string" }
 
--- max_length of the options: ids per text.
-local function length_limit(op, options, default)
+-- max_length of the options: ids per text, or per pair of texts.
+local function length_limit(op, options, pair, default)
   local max = options.max_length or default
-  local least = options.bare and 1 or 2
+  local least = options.bare and 1 or pair and 3 or 2
   if not (max >= least) or max ~= math.huge and max % 1 ~= 0 then
     arguments.fail(op, "option 'max_length': %.14g, expected a whole number from %d on%s", max, least,
-                   least == 2 and ", because [CLS] and [SEP] count" or "")
+                   least == 2 and ", because [CLS] and [SEP] count" or least == 3 and ", because [CLS] and two [SEP] count" or "")
   end
   return max
 end
 
---- Token ids of a text: [CLS], the pieces, [SEP].
--- Ids count from 0 and are what an embedding takes. What is beyond `max_length` is cut off at the text's end.
+-- The option `spans` as the C side takes it.
+local function spans_kind(options)
+  return options.spans == true and "bytes" or options.spans or nil
+end
+
+--- Token ids of a text: [CLS], the pieces, [SEP]; or of two: [CLS], the first, [SEP], the second, [SEP].
+-- Ids count from 0 and are what an embedding takes. What is beyond `max_length` is cut off at the text's end; of two texts the longer one is cut
+-- until both are equally long, then both.
 -- @param str the text
 -- @param[opt] options `max_length` (default 256, [CLS] and [SEP] included; math.huge: no limit), `bare` = without [CLS] and [SEP],
 -- `specials_in_text` = "[MASK]", "[SEP]", ... written in the text are those tokens (default false: a report cannot forge them; Hugging Face's
--- default is true), `spans` = return where each token stands, too
+-- default is true), `pair` = a second text, `spans` = return where each token stands, too: true or "bytes", or "characters" (code points)
 -- @return a list of ids
--- @return with `spans`: two lists, the first and the last byte of each token, so that `str:sub(first[i], last[i])` is its text ("" for [CLS]
--- and [SEP])
+-- @return with `pair`: a list of token types, 0 for the first text with its [CLS] and [SEP], 1 for the second
+-- @return with `spans`: two lists, the first and the last byte (or character) of each token, so that `str:sub(first[i], last[i])` is its text (""
+-- for [CLS] and [SEP]); positions are those in the token's own text. Hugging Face's offsets of the token are first - 1 and last, in characters
 function methods:encode(str, options)
   options = arguments.options("encode", options, ENCODE_OPTIONS)
   arguments.check("encode", "text", str, "string")
-  return core.encode(self.handle, str, length_limit("encode", options, DEFAULT_LENGTH), options.bare, options.specials_in_text, options.spans)
+  return core.encode(self.handle, str, length_limit("encode", options, options.pair, DEFAULT_LENGTH), options.bare, options.specials_in_text,
+                     spans_kind(options), options.pair)
 end
 
-local BATCH_OPTIONS = { max_length = "number", multiple = "integer", bare = "boolean", specials_in_text = "boolean" }
+local BATCH_OPTIONS = { max_length = "number", multiple = "integer", bare = "boolean", specials_in_text = "boolean", spans = SPANS, pairs = "table" }
 
---- Token ids of several texts, padded with [PAD] to the longest.
+--- Token ids of several texts, padded with [PAD] to the longest. Texts are shared among the threads.
 -- @param texts a list of strings
--- @param[opt] options as for `encode`, without `spans`; `multiple` = pad further, to a multiple of this (default 1)
+-- @param[opt] options as for `encode`, and `multiple` = pad further, to a multiple of this (default 1); `pairs` = a list of second texts, as many
 -- @return ids, an i64 tensor [B, L] on the CPU
 -- @return mask, a bool tensor [B, L]: true for a token, false for padding
+-- @return with `pairs`: types, an i64 tensor [B, L]: 1 for the second text, 0 for the first and for padding
+-- @return with `spans`: an i64 tensor [B, L, 2]: where each token begins and ends in its text, counted from 0, the end not included, as Hugging
+-- Face's offsets; 0 and 0 for special tokens and padding
 function methods:batch(texts, options)
   options = arguments.options("batch", options, BATCH_OPTIONS)
   arguments.check("batch", "texts", texts, "table")
   if #texts == 0 then arguments.fail("batch", "argument 'texts': is empty, expected a list of at least one string") end
-  local max, multiple = length_limit("batch", options, DEFAULT_LENGTH), options.multiple or 1
+  if options.pairs and #options.pairs ~= #texts then
+    arguments.fail("batch", "option 'pairs': %d second texts, expected one for each of the %d texts", #options.pairs, #texts)
+  end
+  local max, multiple = length_limit("batch", options, options.pairs, DEFAULT_LENGTH), options.multiple or 1
   if multiple < 1 or multiple > 65536 then arguments.fail("batch", "option 'multiple': %.14g, expected 1 to 65536", multiple) end
-  return core.batch(self.handle, texts, max, multiple, options.bare, options.specials_in_text)
+  return core.batch(self.handle, texts, max, multiple, options.bare, options.specials_in_text, spans_kind(options), options.pairs)
 end
 
 --- The pieces that a text is cut into, without [CLS] and [SEP] and without a limit.

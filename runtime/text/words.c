@@ -26,7 +26,7 @@ void unic_words_begin(unic_words *words, const unic_word_rules *rules, const cha
   words->text = words->next = (const uint8_t *)text;
   words->limit = words->text + size;
   words->offsets = offsets;
-  words->size = words->chars = 0;
+  words->size = words->chars = words->run = 0;
 }
 
 /* Room for n bytes at position `at` of the word, which come from the text bytes [from, to). */
@@ -71,6 +71,46 @@ static void char_append(unic_words *w, uint32_t code, int class, const uint8_t *
   if (class != 0) w->marks_end = w->size;
 }
 
+/* Note a mark for run_end; `kept`: it was appended to the word as well. */
+static void run_add(unic_words *w, int class, bool kept, bool added, const uint8_t *from, const uint8_t *to) {
+  if (w->run == 0) {
+    w->run_at = w->size;
+    w->run_kept = 0;
+  }
+  if (w->run < UNIC_WORD_MARKS)
+    w->run_marks[w->run] = (struct unic_word_mark){(uint32_t)(from - w->text), (uint32_t)(to - w->text), (uint8_t)class, kept, added};
+  w->run++;
+  w->run_kept += kept;
+}
+
+/* The marks on a letter are all there. Canonical order may have moved those that are kept. Hugging Face hands out places in the text after
+ * it has put the marks in order: the first one gets the place of the first in the text, whichever that was. Do the same. */
+static void run_end(unic_words *w) {
+  const int n = w->run, kept = w->run_kept;
+  w->run = w->run_kept = 0;
+  if (kept == 0 || n > UNIC_WORD_MARKS) return;
+  uint8_t order[UNIC_WORD_MARKS], heads[UNIC_WORD_MARKS];
+  int head_count = 0, used = 0, at = w->run_at;
+  for (int i = 0; i < n; i++) {
+    int k = i;
+    for (; k > 0 && w->run_marks[order[k - 1]].class > w->run_marks[i].class; k--) order[k] = order[k - 1];
+    order[k] = (uint8_t)i;
+    if (!w->run_marks[i].added) heads[head_count++] = (uint8_t)i;
+  }
+  for (int i = 0; i < n; i++) {
+    const struct unic_word_mark *mark = &w->run_marks[order[i]], *place = mark;
+    if (!mark->added) place = &w->run_marks[heads[used++]];
+    else if (used > 0) place = &w->run_marks[heads[used - 1]];
+    if (!mark->kept) continue;
+    w->stop = place->end;
+    if (w->chars > UNIC_WORD_CHARS) continue;  /* unknown: only its ends are asked for */
+    do {
+      w->begin[at] = place->begin;
+      w->end[at] = place->end;
+    } while (++at < w->size && (w->bytes[at] & 0xC0) == 0x80);
+  }
+}
+
 /* Append what the character becomes. */
 static void char_take(unic_words *w, uint32_t code, const uint8_t *from, const uint8_t *to) {
   const unic_word_rules *rules = w->rules;
@@ -78,7 +118,12 @@ static void char_take(unic_words *w, uint32_t code, const uint8_t *from, const u
   const int n = rules->strip_accents ? unic_char_decompose(code, parts) : 1;
   for (int i = 0; i < n; i++) {
     const unic_char *info = unic_char_find(parts[i]);
-    if (rules->strip_accents && (info->flags & UNIC_CHAR_MARK)) {
+    const bool stripped = rules->strip_accents && (info->flags & UNIC_CHAR_MARK);
+    if (w->offsets && rules->strip_accents) {
+      if (info->combining != 0) run_add(w, info->combining, !stripped, i > 0, from, to);
+      else if (w->run > 0) run_end(w);
+    }
+    if (stripped) {
       if (info->combining == 0) w->marks = 0;  /* order is not restored across it */
       continue;
     }
@@ -101,7 +146,7 @@ bool unic_words_next(unic_words *w) {
   const unic_word_rules *rules = w->rules;
   const uint8_t *p = w->next, *const limit = w->limit;
   bool done = false;
-  w->size = w->chars = w->marks = 0;
+  w->size = w->chars = w->marks = w->run = 0;
   while (p < limit && !done) {
     /* letters and digits: nearly all of a report */
     const uint8_t *const start = p;
@@ -111,6 +156,7 @@ bool unic_words_next(unic_words *w) {
     while (p < stop && (*out = rules->ascii[*p]) != 0) { out++; p++; }
     if (p > start) {
       if (w->offsets) {
+        if (w->run > 0) run_end(w);
         for (const uint8_t *q = start; q < p; q++) {
           w->begin[w->size + (q - start)] = (uint32_t)(q - w->text);
           w->end[w->size + (q - start)] = (uint32_t)(q + 1 - w->text);
@@ -139,6 +185,7 @@ bool unic_words_next(unic_words *w) {
       p += n;
     }
   }
+  if (w->run > 0) run_end(w);
   w->next = p;
   return w->chars > 0;
 }

@@ -12,7 +12,8 @@
 
 enum {
   UNIC_WORD_CHARS = 100,                     /* a longer word is cut here and marked; WordPiece takes it for unknown anyway */
-  UNIC_WORD_BYTES = 4 * (UNIC_WORD_CHARS + 1)
+  UNIC_WORD_BYTES = 4 * (UNIC_WORD_CHARS + 1),
+  UNIC_WORD_MARKS = 128                      /* marks on one letter, up to which offsets follow Hugging Face's rule for reordered ones */
 };
 
 /* How words are made. Set once by unic_word_rules_set, then only read. */
@@ -36,6 +37,13 @@ typedef struct unic_words {
   bool offsets;
   int marks, marks_end;            /* marks at the word's end that canonical order may still move, and where that end was */
   uint8_t classes[UNIC_WORD_CHARS + 1];
+  /* if offsets: the marks since the last letter, kept or not, in the order of the text */
+  int run, run_at, run_kept;       /* how many; bytes of the word before them; how many are kept */
+  struct unic_word_mark {
+    uint32_t begin, end;           /* the character that it comes from */
+    uint8_t class;
+    bool kept, added;              /* added: not the first part of its character's decomposition */
+  } run_marks[UNIC_WORD_MARKS];
 } unic_words;
 
 /* Begin on a text, which must stay until the end. Offsets, if wished, cost time; the text must then be under 4 GiB. */
