@@ -51,7 +51,7 @@ static int dataset_new(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   const char *source = string_field(L, 1, "source");
   unic_dataset_options how = {
-    .source = strcmp(source, "drawn") == 0 ? UNIC_SOURCE_DRAWN : strcmp(source, "calls") == 0 ? UNIC_SOURCE_CALLS : UNIC_SOURCE_FILES,
+    .source = strcmp(source, "drawn") == 0 ? UNIC_SOURCE_DRAWN : strcmp(source, "calls") == 0 ? UNIC_SOURCE_CALLS : strcmp(source, "none") == 0 ? UNIC_SOURCE_NONE : UNIC_SOURCE_FILES,
     .root = string_field(L, 1, "root"),
     .prepare = {.size = (int32_t)number_field(L, 1, "size", 0), .crop = flag_field(L, 1, "crop"), .stretch = flag_field(L, 1, "stretch")},
     .channels = (int32_t)number_field(L, 1, "channels", 1),
@@ -539,6 +539,14 @@ static unic_status read_options(lua_State *L, const unic_dataset *set, feed *f, 
     how->calls.stop = feed_stop;
   }
   f->inline_worker = how->workers == 0;
+  lua_getfield(L, 2, "mlm");   /* last: nothing fails behind it, and the pipeline takes it over */
+  if (lua_istable(L, -1) && status == UNIC_OK) {
+    const int at = lua_gettop(L);
+    const unic_masking_options mlm = {.share = number_field(L, at, "share", 0), .most = (int64_t)number_field(L, at, "most", 1),
+                                      .mask = number_field(L, at, "mask", 0), .random = number_field(L, at, "random", 0)};
+    status = unic_masking_new(&mlm, how->vocabulary, &how->mlm);
+  }
+  lua_pop(L, 1);
   return status;
 }
 
@@ -584,7 +592,8 @@ static void push_number(lua_State *L, const char *key, int64_t n) {
   lua_setfield(L, -2, key);
 }
 
-/* pipeline:next(device or nil) -> {n =, epoch =, position =, index =, language =, tokens =, mask =, <views>}, or nothing at the end */
+/* pipeline:next(device or nil) -> {n =, epoch =, position =, index =, language =, tokens =, mask =, labels =, places =, targets =, <views>}, or
+ * nothing at the end */
 static int pipeline_next(lua_State *L) {
   feed *f = check_feed(L);
   unic_device *device;
@@ -597,8 +606,9 @@ static int pipeline_next(lua_State *L) {
   unic_status status = unic_pipeline_next(f->pipeline, &batch, &more);
   if (status != UNIC_OK) return raise_as(L, status, "batches");
   if (!more) return 0;
-  unic_tensor **const all[] = {&batch.tokens, &batch.mask, &batch.language};   /* index stays: it is for looking things up here */
-  for (int i = 0; i < UNIC_VIEWS + 3 && !device->host; i++) {
+  /* index stays: it is for looking things up here */
+  unic_tensor **const all[] = {&batch.tokens, &batch.mask, &batch.language, &batch.labels, &batch.places, &batch.targets};
+  for (int i = 0; i < UNIC_VIEWS + 6 && !device->host; i++) {
     unic_tensor **t = i < UNIC_VIEWS ? &batch.views[i] : all[i - UNIC_VIEWS], *moved;
     if (!*t || status != UNIC_OK) continue;
     status = unic_tensor_to_device(*t, device, &moved);
@@ -614,6 +624,9 @@ static int pipeline_next(lua_State *L) {
   push_tensor(L, "language", &batch.language);
   push_tensor(L, "tokens", &batch.tokens);
   push_tensor(L, "mask", &batch.mask);
+  push_tensor(L, "labels", &batch.labels);
+  push_tensor(L, "places", &batch.places);
+  push_tensor(L, "targets", &batch.targets);
   for (int v = 0; v < f->view_count; v++) push_tensor(L, f->names[v], &batch.views[v]);
   if (status != UNIC_OK) return raise_as(L, status, "batches");
   return 1;

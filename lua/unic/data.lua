@@ -27,7 +27,8 @@ local data = {}
 -- patient =, labels =, split =}, a function that gives such a row (or a tensor) for an item from 1 on, or {module = name} of a generator
 -- @param[opt] options `split` ("train", "val", "test": by the column of that name, else by patient with the shares `val` and `test`, default 0.1
 -- each), `size` in pixels (256; phantom 64), `strict`, `columns` ({image = "Path"}: names in the file), `language` (of rows without one),
--- `min_words` of a report (0), `crop` and `stretch` (true), `cache_mb` (512). phantom: `studies`, `seed`, `languages`. Rows: `root`, the folder
+-- `min_words` of a report (0), `crop` and `stretch` (true), `cache_mb` (512), `images` (true; false: texts alone, pictures are not looked for, and a
+-- CSV file needs no such column; a file that ends in .txt then has a report a line, all in `language`). phantom: `studies`, `seed`, `languages`. Rows: `root`, the folder
 -- that paths start from. Functions: `n` items, `size`, `channels` (1 or 3)
 -- @return a data set: n, size, languages, report(i), language(i), patient(i), labels(i), image(i), row_number(i), sample_text(i, epoch), errors(),
 -- hash(), check(), label_names(), label_tensor(), write_skipped(path)
@@ -38,10 +39,13 @@ end
 local OPTIONS = {
   batch = "integer", views = "table", shuffle = "boolean", seed = "integer", epoch = "integer", epochs = "number", drop_last = "boolean",
   workers = "integer", prefetch = "integer", tokenizer = "table", max_length = "integer", multiple = "integer", device = "string",
-  bucket = "integer", channels = "integer", labels = "table", rank = "integer", ranks = "integer", text = true, start = true,
+  bucket = "integer", channels = "integer", labels = "table", rank = "integer", ranks = "integer", mlm = "table", text = true, start = true,
 }
+-- Masked language modelling as BERT does it, at most 77 tokens of a text as Med-UniC's code has it.
+local MLM = { share = 0.15, most = 77, mask = 0.8, random = 0.1 }
 -- Fields of a batch, which no view may be called.
-local TAKEN = { n = 1, epoch = 1, position = 1, index = 1, language = 1, tokens = 1, mask = 1, labels = 1, reports = 1, texts = 1 }
+local TAKEN = { n = 1, epoch = 1, position = 1, index = 1, language = 1, tokens = 1, mask = 1, labels = 1, places = 1, targets = 1, reports = 1,
+  texts = 1 }
 
 local function fail(sentence, ...) arguments.fail("batches", sentence, ...) end
 
@@ -85,6 +89,23 @@ local function check_options(options)
     fail("option 'text': '%s', expected \"report\", \"sample\" or a function%s", text, near and (", did you mean '%s'?"):format(near) or "")
   end
   return plain, text or nil, start or nil
+end
+
+-- The option `mlm`, filled; nil where nothing is masked.
+local function check_mlm(given, tokenizer, labels)
+  if not given then return nil end
+  if not tokenizer then fail "option 'mlm': is given without the option 'tokenizer'" end
+  if labels then fail "option 'mlm': its labels are what the option 'labels' names, too; expected one of them" end
+  local share = { "number", least = 0, most = 1 }
+  local filled = {}
+  for key, value in pairs(arguments.options("batches", given, { share = share, most = { "integer", least = 1, most = 2 ^ 20 }, mask = share, random = share })) do
+    filled[key] = value
+  end
+  for key, value in pairs(MLM) do filled[key] = filled[key] or value end
+  if filled.mask + filled.random > 1 then
+    fail("option 'mlm': the shares 'mask' and 'random' are %.14g and %.14g, expected together at most 1", filled.mask, filled.random)
+  end
+  return filled
 end
 
 -- {epoch =, position =} or a number of batches; nil = the beginning.
@@ -195,6 +216,12 @@ end
 -- function of a module, in a Lua state of the worker's own, with {pixels = float pointer, channels =, height =, width =, random = function} and
 -- args; it changes the pixels in place.
 --
+-- With `mlm`, tokens are masked for a language model (`tokens` holds what it sees): `labels` (i64 [B, L]) are the tokens that were there where it is
+-- asked, -100 elsewhere; `places` (i64 [M], ascending positions among the B L, from 0) and `targets` (i64 [M]) say the same for heads that are
+-- computed at these places alone. Of n tokens ([CLS] and [SEP] count, and are never chosen) `share` are chosen, at least one and at most `most`; of
+-- these, the share `mask` becomes [MASK], `random` another token of the vocabulary (none written in brackets), the rest stays. Every epoch chooses
+-- anew. A text without any token to choose is left out, and listed by `ds:errors()`.
+--
 -- A picture that cannot be read: with drop_last (training) the next good item of the data set stands in for it, else its row is left out.
 -- @param ds a data set
 -- @param options `batch` (32), `views` ({name = {steps}}; default {image = {{"normalize", 0.5, 0.5}}}; {} for texts alone), `channels` (3: grey
@@ -202,7 +229,7 @@ end
 -- `start` (a state, or batches to leave out), `workers` (2; 0 = on this thread; functions as data sets take 0), `prefetch` batches made ahead
 -- (2 + workers), `tokenizer` (of unic.text), `max_length` tokens (256), `multiple` (8) that L is rounded up to, `text` ("report", "sample" =
 -- ds:sample_text, or a function of ds, item and epoch), `bucket` (1) = sort by length within so many batches, `labels` (a list of findings),
--- `device`, `rank` and `ranks` (this process takes every ranks-th batch, from rank on)
+-- `mlm` ({share = 0.15, most = 77, mask = 0.8, random = 0.1}), `device`, `rank` and `ranks` (this process takes every ranks-th batch, from rank on)
 -- @return an iterator with the fields per_epoch, batch, seed and the methods next(), state(), close()
 function data.batches(ds, options)
   if type(ds) ~= "table" or not ds.handle or not ds.report then fail("argument 'ds': a %s was given, expected a data set that data.open gave", type(ds)) end
@@ -216,7 +243,8 @@ function data.batches(ds, options)
   if drop_last == nil then drop_last = shuffle end
 
   local names, functions, views = {}, {}, {}
-  for name in pairs(options.views or { image = true }) do
+  if ds.texts_only and next(options.views or {}) then fail "option 'views': the data set was opened without pictures (images = false), expected none" end
+  for name in pairs(options.views or (ds.texts_only and {} or { image = true })) do
     if type(name) ~= "string" then fail("option 'views': a view's name is a %s, expected {name = steps}", type(name)) end
     if TAKEN[name] then fail("option 'views': a view cannot be called '%s', a batch has a field of that name", name) end
     if #name > 63 then fail("option 'views': the name '%s...' is longer than 63 letters", name:sub(1, 20)) end
@@ -229,6 +257,7 @@ function data.batches(ds, options)
 
   local tokenizer = options.tokenizer
   if tokenizer and type(tokenizer.handle) ~= "userdata" then fail "option 'tokenizer': a table was given, expected what unic.text.wordpiece gave" end
+  local mlm = check_mlm(options.mlm, tokenizer, options.labels)
   if text and not tokenizer then fail "option 'text': is given without the option 'tokenizer'" end
   if text == "sample" and ds.record then fail "option 'text': \"sample\" takes sentences from columns, and the data set is a function; give a function" end
   local calls = {}
@@ -245,12 +274,12 @@ function data.batches(ds, options)
 
   local self = setmetatable({ set = ds, batch = options.batch or 32, seed = seed, device = options.device, labels = options.labels }, Iterator)
   self.source = { set = ds, text = text_of }
-  local needs_lua = #functions > 0 or ds.worker_source
+  local needs_lua = #functions > 0 or (ds.worker_source and #names > 0)
   self.handle = core.data.pipeline(ds.handle, {
     batch = self.batch, views = views, channels = options.channels, shuffle = shuffle, drop_last = drop_last, seed = seed, epoch = epoch,
     epochs = math.min(options.epochs or 1, 2 ^ 40), start = position, rank = options.rank, ranks = options.ranks, workers = workers,
     prefetch = options.prefetch or 2 + workers, bucket = options.bucket, text = text_source, vocabulary = tokenizer and tokenizer.handle,
-    max_length = options.max_length or 256, multiple = options.multiple or 8,
+    max_length = options.max_length or 256, multiple = options.multiple or 8, mlm = mlm,
     setup = needs_lua and sets.setup { source = ds.worker_source, steps = functions } or nil,
   }, calls)
   self.per_epoch = self.handle:per_epoch()

@@ -146,6 +146,17 @@ unic_status unic_dataset_note(unic_dataset *set, int64_t row, const char *path, 
   return status;
 }
 
+unic_status unic_dataset_leave_out(unic_dataset *set, int64_t at, const char *reason) {
+  const item *it = &set->items[at];
+  const char *image = it->cells[UNIC_COLUMN_IMAGE];
+  if (set->how.strict) return unic_fail("row %lld: %s", (long long)it->number, reason);
+  pthread_mutex_lock(&set->lock);
+  bool known = false;
+  for (int64_t i = 0; i < set->fault_count && !known; i++) known = set->faults[i].row == it->number && strcmp(set->faults[i].reason, reason) == 0;
+  pthread_mutex_unlock(&set->lock);
+  return known ? UNIC_OK : unic_dataset_note(set, it->number, image, reason);
+}
+
 int64_t unic_dataset_faults(unic_dataset *set) {
   pthread_mutex_lock(&set->lock);
   int64_t count = set->fault_count;
@@ -174,9 +185,10 @@ static const char *split_name(const char *name) {
 static bool in_split(const unic_dataset *set, const char *const cells[UNIC_COLUMNS]) {
   if (!set->split) return true;
   if (set->how.has_split_column) return strcmp(split_name(cells[UNIC_COLUMN_SPLIT] ? cells[UNIC_COLUMN_SPLIT] : ""), split_name(set->split)) == 0;
-  /* By patient, so that no patient is in two splits; a row without one is a patient of its own. */
-  const char *who = cells[UNIC_COLUMN_PATIENT] && *cells[UNIC_COLUMN_PATIENT] ? cells[UNIC_COLUMN_PATIENT] : cells[UNIC_COLUMN_IMAGE];
-  if (!who) who = "";
+  /* By patient, so that no patient is in two splits; a row without one is a patient of its own, named by its picture, or else by its words. */
+  static const unic_column names[] = {UNIC_COLUMN_PATIENT, UNIC_COLUMN_IMAGE, UNIC_COLUMN_REPORT};
+  const char *who = "";
+  for (int i = 0; i < 3 && !*who; i++) if (cells[names[i]]) who = cells[names[i]];
   const double share = (double)(unic_mix(unic_fnv(UNIC_FNV, who, strlen(who))) >> 11) * 0x1p-53;
   const char *mine = share < set->how.validation ? "val" : share < set->how.validation + set->how.test ? "test" : "train";
   return strcmp(mine, split_name(set->split)) == 0;
@@ -337,7 +349,7 @@ static unic_status order_languages(unic_dataset *set) {
 }
 
 static unic_status make_cache(unic_dataset *set) {
-  if (set->cache || set->how.source == UNIC_SOURCE_CALLS) return UNIC_OK;
+  if (set->cache || set->how.source == UNIC_SOURCE_CALLS || set->how.source == UNIC_SOURCE_NONE) return UNIC_OK;
   const int64_t plane = plane_bytes(set);
   const int64_t fit = set->how.cache_bytes / plane;
   set->cached = fit < set->count ? fit : set->count;

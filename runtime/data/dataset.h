@@ -25,7 +25,8 @@ typedef enum unic_column {
 typedef enum unic_source {
   UNIC_SOURCE_FILES,     /* pictures are files */
   UNIC_SOURCE_DRAWN,     /* pictures are drawn by a generator (in Lua) */
-  UNIC_SOURCE_CALLS      /* pictures come as floats from a function of the caller, at every use; nothing is kept */
+  UNIC_SOURCE_CALLS,     /* pictures come as floats from a function of the caller, at every use; nothing is kept */
+  UNIC_SOURCE_NONE       /* there are texts alone; a column of pictures is not looked at */
 } unic_source;
 
 typedef struct unic_dataset_options {
@@ -80,6 +81,8 @@ typedef struct unic_fault { int64_t row; const char *path, *reason; } unic_fault
 int64_t unic_dataset_faults(unic_dataset *set);
 unic_fault unic_dataset_fault(unic_dataset *set, int64_t index);
 unic_status unic_dataset_note(unic_dataset *set, int64_t row, const char *path, const char *reason);
+/* A fault of an item that only its use shows: noted the first time; strict: an error. */
+unic_status unic_dataset_leave_out(unic_dataset *set, int64_t item, const char *reason);
 
 /* Draws item's picture into out[size * size]; registered by whoever has a Lua state. */
 typedef unic_status unic_dataset_draw(void *context, int64_t item, uint8_t *out);

@@ -19,44 +19,9 @@
 #include <time.h>
 
 #include "../device.h"
+#include "slot.h"
 
 enum { TEXTS_PER_JOB = 8, JOIN_SECONDS = 3, GRACE_SECONDS = 1, EXIT_SECONDS = 2 };
-
-/* The first failure by position, so that the sentence does not depend on who was faster. */
-typedef struct failure {
-  int64_t at;         /* -1: none */
-  unic_status status;
-  char *sentence;
-} failure;
-
-typedef struct keyed { int64_t key, at; } keyed;
-
-typedef struct window {
-  struct window *next;
-  int64_t epoch, index;       /* window `index` of the epoch */
-  int64_t batches, count;     /* batches in it, items in all */
-  int64_t *items;             /* [count] */
-  int64_t *rows;              /* [count] order in which they go into the batches: places in items */
-  int32_t *ids, *counts;      /* [count][max_length], [count] */
-  keyed *sorting;             /* [count] room for order_window, which must not fail: the order is part of what a seed stands for */
-  char **texts;               /* [count] UNIC_TEXT_CALL: made by the owner */
-  int64_t next_text, texts_done;
-  bool ordered;               /* rows are final */
-  failure failed;
-  int refs;                   /* slots, and the pipeline while it may schedule more of it */
-} window;
-
-typedef struct slot {
-  struct slot *next;
-  window *window;
-  int64_t offset, count;      /* its part of window->rows */
-  int64_t epoch, position;
-  unic_tensor *views[UNIC_VIEWS];
-  float *data[UNIC_VIEWS];
-  int64_t *actual;            /* [count] the item that is in the row: another one if its picture is bad; -1: left out */
-  int64_t next_row, rows_done;
-  failure failed;
-} slot;
 
 typedef struct worker {
   unic_pipeline *pipeline;
@@ -75,8 +40,8 @@ struct unic_pipeline {
   int64_t per_epoch, total;          /* batches of this process: in an epoch, in all */
   int64_t scheduled, delivered;      /* of total */
   int64_t *order, order_epoch;       /* items of an epoch; NULL: as they are */
-  window *latest;                    /* the one being cut into slots */
-  slot *first, *last;
+  unic_window *latest;                    /* the one being cut into slots */
+  unic_slot *first, *last;
   worker *workers;
   bool started, ended, stopping;
   pthread_mutex_t lock;
@@ -88,42 +53,7 @@ struct unic_pipeline {
 
 static unic_status no_memory(void) { return unic_fail_memory("[batches] no memory for the pipeline"); }
 
-static void fail_at(failure *f, int64_t at, unic_status status) {
-  if (f->at >= 0 && f->at <= at) return;
-  free(f->sentence);
-  *f = (failure){at, status, strdup(unic_message())};
-}
-
-static unic_status raise_failure(const failure *f) {
-  if (f->status == UNIC_INTERRUPTED) return unic_fail_interrupted();
-  const char *sentence = f->sentence ? f->sentence : "no memory";
-  /* A sentence of a function that has its place in front, or one of ours. */
-  unic_fail("%s%s", sentence[0] == '[' ? "" : "[batches] ", sentence);
-  return f->status;
-}
-
 uint64_t unic_pipeline_text_epoch(uint64_t seed, uint64_t epoch) { return unic_mix(seed * 0x9E3779B97F4A7C15u + epoch) >> 34; }
-
-static void window_unref(window *w) {
-  if (!w || --w->refs > 0) return;
-  if (w->texts) for (int64_t i = 0; i < w->count; i++) free(w->texts[i]);
-  free(w->texts);
-  free(w->items);
-  free(w->rows);
-  free(w->ids);
-  free(w->counts);
-  free(w->sorting);
-  free(w->failed.sentence);
-  free(w);
-}
-
-static void slot_free(slot *s) {
-  for (int v = 0; v < UNIC_VIEWS; v++) unic_tensor_unref(s->views[v]);
-  window_unref(s->window);
-  free(s->actual);
-  free(s->failed.sentence);
-  free(s);
-}
 
 /* ---------------------------------------------------------------- which items */
 
@@ -151,17 +81,17 @@ static int64_t batch_items(const unic_pipeline *p, int64_t k, int64_t *from) {
 }
 
 static int compare_keyed(const void *a, const void *b) {
-  const keyed *x = a, *y = b;
+  const unic_keyed *x = a, *y = b;
   return x->key != y->key ? (x->key < y->key ? -1 : 1) : (x->at > y->at) - (x->at < y->at);
 }
 
 /* Sort by length, cut into batches, shuffle the full ones (a short one stays at the end, where it was). */
-static void order_window(const unic_pipeline *p, window *w) {
+static void order_window(const unic_pipeline *p, unic_window *w) {
   w->ordered = true;
   if (w->batches < 2 || !w->counts) return;
   const int64_t size = p->how.batch, full = w->count / size;
-  keyed *list = w->sorting;
-  for (int64_t i = 0; i < w->count; i++) list[i] = (keyed){w->counts[i], i};
+  unic_keyed *list = w->sorting;
+  for (int64_t i = 0; i < w->count; i++) list[i] = (unic_keyed){w->counts[i], i};
   qsort(list, (size_t)w->count, sizeof *list, compare_keyed);
   static const char purpose[] = "bucket";
   unic_stream random = unic_stream_open(p->how.seed, (uint64_t)w->epoch, (uint64_t)w->index, unic_fnv(UNIC_FNV, purpose, sizeof purpose - 1));
@@ -178,9 +108,9 @@ static void order_window(const unic_pipeline *p, window *w) {
   }
 }
 
-static unic_status window_new(unic_pipeline *p, uint64_t epoch, int64_t index, window **out) {
+static unic_status window_new(unic_pipeline *p, uint64_t epoch, int64_t index, unic_window **out) {
   UNIC_TRY(order_for(p, epoch));
-  window *w = calloc(1, sizeof *w);
+  unic_window *w = calloc(1, sizeof *w);
   if (!w) return no_memory();
   w->refs = 1;
   w->epoch = (int64_t)epoch;
@@ -199,7 +129,7 @@ static unic_status window_new(unic_pipeline *p, uint64_t epoch, int64_t index, w
   }
   if (p->how.text == UNIC_TEXT_CALL) w->texts = calloc((size_t)room, sizeof *w->texts);
   if (!w->items || !w->rows || (text && (!w->ids || !w->counts || !w->sorting)) || (p->how.text == UNIC_TEXT_CALL && !w->texts)) {
-    window_unref(w);
+    unic_window_unref(w);
     return no_memory();
   }
   for (int64_t b = 0; b < w->batches; b++) {
@@ -216,7 +146,7 @@ static unic_status window_new(unic_pipeline *p, uint64_t epoch, int64_t index, w
       unic_status status = p->how.calls.text(p->how.calls.context, w->items[i], epoch, &words, &bytes);
       if (status == UNIC_OK && !(w->texts[i] = strndup(words, bytes))) status = no_memory();
       if (status != UNIC_OK) {
-        window_unref(w);
+        unic_window_unref(w);
         return status;
       }
     }
@@ -233,14 +163,14 @@ static unic_status schedule(unic_pipeline *p) {
     const int64_t number = p->how.start + p->scheduled, k = number % p->per_epoch, index = k / p->how.bucket;
     const uint64_t epoch = p->how.epoch + (uint64_t)(number / p->per_epoch);
     if (!p->latest || p->latest->epoch != (int64_t)epoch || p->latest->index != index) {
-      window *w = NULL;
+      unic_window *w = NULL;
       UNIC_TRY(window_new(p, epoch, index, &w));
       pthread_mutex_lock(&p->lock);
-      window_unref(p->latest);
+      unic_window_unref(p->latest);
       pthread_mutex_unlock(&p->lock);
       p->latest = w;
     }
-    slot *s = calloc(1, sizeof *s);
+    unic_slot *s = calloc(1, sizeof *s);
     if (!s) return no_memory();
     int64_t from;
     s->count = batch_items(p, k, &from);
@@ -257,7 +187,7 @@ static unic_status schedule(unic_pipeline *p) {
       if (status == UNIC_OK) s->data[v] = unic_tensor_data(s->views[v]);
     }
     if (status != UNIC_OK) {
-      slot_free(s);
+      unic_slot_free(s);
       return status;
     }
     if (p->how.view_count == 0) {   /* texts alone */
@@ -288,7 +218,7 @@ static unic_status text_room(worker *me, size_t bytes) {
 }
 
 /* Tokens of an item's text into place `at` of the window. given: UNIC_TEXT_CALL's text. */
-static unic_status encode(worker *me, window *w, int64_t at, int64_t item, const char *given) {
+static unic_status encode(worker *me, unic_window *w, int64_t at, int64_t item, const char *given) {
   const unic_pipeline *p = me->pipeline;
   const char *text = "";
   size_t bytes = 0;
@@ -314,9 +244,9 @@ static unic_status encode(worker *me, window *w, int64_t at, int64_t item, const
   return UNIC_OK;
 }
 
-static unic_status fill_row(worker *me, slot *s, int64_t row) {
+static unic_status fill_row(worker *me, unic_slot *s, int64_t row) {
   unic_pipeline *p = me->pipeline;
-  window *w = s->window;
+  unic_window *w = s->window;
   const int64_t n = unic_dataset_count(p->set), place = w->rows[s->offset + row], wanted = w->items[place];
   const uint8_t *bytes = NULL;
   int64_t item = wanted;
@@ -349,15 +279,15 @@ static unic_status fill_row(worker *me, slot *s, int64_t row) {
 }
 
 typedef struct job {
-  slot *slot;       /* a picture: row `at` */
-  window *window;   /* texts [at, end) */
+  unic_slot *slot;       /* a picture: row `at` */
+  unic_window *window;   /* texts [at, end) */
   int64_t at, end;
 } job;
 
 /* With the lock held. */
 static bool pick(unic_pipeline *p, job *j) {
-  for (slot *s = p->first; s; s = s->next) {
-    window *w = s->window;
+  for (unic_slot *s = p->first; s; s = s->next) {
+    unic_window *w = s->window;
     if (w->next_text < w->count) {
       const int64_t left = w->count - w->next_text;
       *j = (job){.window = w, .at = w->next_text, .end = w->next_text + (left < TEXTS_PER_JOB ? left : TEXTS_PER_JOB)};
@@ -379,17 +309,17 @@ static void run(worker *me, const job *j) {
   if (j->slot) {
     unic_status status = fill_row(me, j->slot, j->at);
     pthread_mutex_lock(&p->lock);
-    if (status != UNIC_OK) fail_at(&j->slot->failed, j->at, status);
+    if (status != UNIC_OK) unic_failure_note(&j->slot->failed, j->at, status);
     if (++j->slot->rows_done == j->slot->count) pthread_cond_broadcast(&p->done);
     pthread_mutex_unlock(&p->lock);
     return;
   }
-  window *w = j->window;
+  unic_window *w = j->window;
   unic_status status = UNIC_OK;
   int64_t at = j->at;
   for (; at < j->end && status == UNIC_OK; at++) status = encode(me, w, at, w->items[at], w->texts ? w->texts[at] : NULL);
   pthread_mutex_lock(&p->lock);
-  if (status != UNIC_OK) fail_at(&w->failed, at - 1, status);
+  if (status != UNIC_OK) unic_failure_note(&w->failed, at - 1, status);
   w->texts_done += j->end - j->at;
   if (w->texts_done == w->count) {
     if (!w->ordered) order_window(p, w);
@@ -442,8 +372,8 @@ static void *worker_main(void *context) {
   worker *me = context;
   unic_pipeline *p = me->pipeline;
   unic_status status = worker_open(me);
-  failure failed = {.at = -1};
-  if (status != UNIC_OK) fail_at(&failed, 0, status);
+  unic_failure failed = {.at = -1};
+  if (status != UNIC_OK) unic_failure_note(&failed, 0, status);
   pthread_mutex_lock(&p->lock);
   while (!p->stopping) {
     job j;
@@ -452,10 +382,10 @@ static void *worker_main(void *context) {
       continue;
     }
     if (failed.at >= 0) {   /* it could not start: its jobs fail with that sentence */
-      failure *to = j.slot ? &j.slot->failed : &j.window->failed;
+      unic_failure *to = j.slot ? &j.slot->failed : &j.window->failed;
       if (to->at < 0 || to->at > j.at) {
         free(to->sentence);
-        *to = (failure){j.at, failed.status, failed.sentence ? strdup(failed.sentence) : NULL};
+        *to = (unic_failure){j.at, failed.status, failed.sentence ? strdup(failed.sentence) : NULL};
       }
       if (j.slot) j.slot->rows_done++;
       else {
@@ -585,13 +515,15 @@ unic_status unic_pipeline_new(unic_dataset *set, const unic_pipeline_options *op
   *out = NULL;
   const int64_t n = unic_dataset_count(set);
   unic_pipeline *p = calloc(1, sizeof *p);
-  if (!p) return no_memory();
-  p->how = *options;
-  p->workers = calloc((size_t)(p->how.workers > 0 ? p->how.workers : 1), sizeof *p->workers);
-  if (!p->workers) {
+  worker *workers = calloc((size_t)(options->workers > 0 ? options->workers : 1), sizeof *workers);
+  if (!p || !workers) {
+    unic_masking_free(options->mlm);
+    free(workers);
     free(p);
     return no_memory();
   }
+  p->how = *options;
+  p->workers = workers;
   if (p->how.workers == 0) p->how.prefetch = 1;
   const int64_t size = p->how.batch, ranks = p->how.ranks;
   if (p->how.drop_last) p->per_epoch = n / size / ranks;
@@ -600,6 +532,7 @@ unic_status unic_pipeline_new(unic_dataset *set, const unic_pipeline_options *op
     p->per_epoch = all / ranks + (all % ranks > p->how.rank);
   }
   if (p->per_epoch == 0) {
+    unic_masking_free(p->how.mlm);
     free(p->workers);
     free(p);
     if (ranks > 1) return unic_fail("[batches] option 'batch': %lld on each of %lld processes is more than the %lld items of the data set", (long long)size, (long long)ranks, (long long)n);
@@ -632,12 +565,12 @@ static bool end(unic_pipeline *p) {
     p->workers[0].pipeline = NULL;
   }
   while (p->first) {
-    slot *next = p->first->next;
-    slot_free(p->first);
+    unic_slot *next = p->first->next;
+    unic_slot_free(p->first);
     p->first = next;
   }
   p->last = NULL;
-  window_unref(p->latest);
+  unic_window_unref(p->latest);
   p->latest = NULL;
   return true;
 }
@@ -650,6 +583,7 @@ bool unic_pipeline_free(unic_pipeline *p) {
   pthread_cond_destroy(&p->done);
   unic_dataset_release(p->set);
   unic_wordpiece_release(p->how.vocabulary);
+  unic_masking_free(p->how.mlm);
   free(p->order);
   free(p->workers);
   free(p);
@@ -664,7 +598,7 @@ void unic_pipeline_state(const unic_pipeline *p, int64_t *epoch, int64_t *positi
   *position = number % p->per_epoch;
 }
 
-static bool is_complete(const slot *s) { return s->rows_done == s->count && s->window->texts_done == s->window->count; }
+static bool is_complete(const unic_slot *s) { return s->rows_done == s->count && s->window->texts_done == s->window->count; }
 
 /* Wait until the first slot is complete. */
 static unic_status await_slot(unic_pipeline *p) {
@@ -699,90 +633,6 @@ static unic_status await_slot(unic_pipeline *p) {
   return status;
 }
 
-/* Rows that were left out are closed up. Returns how many stay. */
-static int64_t close_up(const unic_pipeline *p, slot *s) {
-  int64_t kept = 0;
-  for (int64_t row = 0; row < s->count; row++) {
-    if (s->actual[row] < 0) continue;
-    if (kept != row) {
-      for (int v = 0; v < p->how.view_count; v++) {
-        const unic_augment *view = &p->how.views[v];
-        const int64_t size = (int64_t)view->out_channels * view->out_height * view->out_width;
-        memcpy(s->data[v] + kept * size, s->data[v] + row * size, (size_t)size * sizeof(float));
-      }
-      s->actual[kept] = s->actual[row];
-      s->window->rows[s->offset + kept] = s->window->rows[s->offset + row];
-    }
-    kept++;
-  }
-  return kept;
-}
-
-static unic_status new_i64(int64_t count, unic_tensor **out) {
-  return unic_tensor_new(unic_device_cpu(), UNIC_I64, 1, &count, UNIC_CONTIGUOUS, 0, out);
-}
-
-static unic_status hand_out(unic_pipeline *p, slot *s, unic_batch *batch) {
-  window *w = s->window;
-  if (p->how.view_count == 0) for (int64_t row = 0; row < s->count; row++) s->actual[row] = w->items[w->rows[s->offset + row]];
-  if (w->failed.at >= 0) return raise_failure(&w->failed);
-  if (s->failed.at >= 0) return raise_failure(&s->failed);
-  const int64_t count = close_up(p, s);
-  *batch = (unic_batch){.count = count, .epoch = s->epoch, .position = s->position};
-  if (count == 0) return UNIC_OK;
-  for (int v = 0; v < p->how.view_count; v++) {
-    if (count == s->count) {
-      batch->views[v] = unic_tensor_ref(s->views[v]);
-      continue;
-    }
-    int64_t shape[4];
-    memcpy(shape, s->views[v]->shape, sizeof shape);
-    shape[0] = count;
-    UNIC_TRY(unic_tensor_view(s->views[v], 4, shape, s->views[v]->stride, 0, &batch->views[v]));
-  }
-  UNIC_TRY(new_i64(count, &batch->index));
-  UNIC_TRY(new_i64(count, &batch->language));
-  int64_t *index = unic_tensor_data(batch->index), *language = unic_tensor_data(batch->language);
-  for (int64_t row = 0; row < count; row++) {
-    index[row] = s->actual[row];
-    language[row] = unic_dataset_language(p->set, s->actual[row]);
-  }
-  if (p->how.text == UNIC_TEXT_NONE) return UNIC_OK;
-  const int64_t max = p->how.max_length, multiple = p->how.multiple;
-  int64_t width = 1;
-  for (int64_t row = 0; row < count; row++) {
-    const int64_t place = w->rows[s->offset + row], item = s->actual[row];
-    if (p->how.text == UNIC_TEXT_CALL && item != w->items[place]) {
-      const char *text;
-      size_t bytes;
-      UNIC_TRY(p->how.calls.text(p->how.calls.context, item, (uint64_t)s->epoch, &text, &bytes));
-      w->counts[place] = (int32_t)unic_wordpiece_encode(p->how.vocabulary, text, bytes, 0, w->ids + place * max, max, NULL);
-    }
-    if (w->counts[place] > width) width = w->counts[place];
-  }
-  width = (width + multiple - 1) / multiple * multiple;
-  if (width > max) width = max;
-  const int64_t shape[2] = {count, width};
-  UNIC_TRY(unic_tensor_new(unic_device_cpu(), UNIC_I64, 2, shape, UNIC_CONTIGUOUS, 0, &batch->tokens));
-  UNIC_TRY(unic_tensor_new(unic_device_cpu(), UNIC_BOOL, 2, shape, UNIC_CONTIGUOUS, 0, &batch->mask));
-  int64_t *tokens = unic_tensor_data(batch->tokens);
-  uint8_t *mask = unic_tensor_data(batch->mask);
-  for (int64_t row = 0; row < count; row++) {
-    const int64_t place = w->rows[s->offset + row];
-    unic_wordpiece_row(p->how.vocabulary, w->ids + place * max, w->counts[place], width, tokens + row * width, mask + row * width);
-  }
-  return UNIC_OK;
-}
-
-static void batch_drop(unic_batch *batch) {
-  for (int v = 0; v < UNIC_VIEWS; v++) unic_tensor_unref(batch->views[v]);
-  unic_tensor_unref(batch->tokens);
-  unic_tensor_unref(batch->mask);
-  unic_tensor_unref(batch->language);
-  unic_tensor_unref(batch->index);
-  *batch = (unic_batch){0};
-}
-
 unic_status unic_pipeline_next(unic_pipeline *p, unic_batch *batch, bool *more) {
   unic_status status = UNIC_OK;
   *batch = (unic_batch){0};
@@ -793,13 +643,13 @@ unic_status unic_pipeline_next(unic_pipeline *p, unic_batch *batch, bool *more) 
     if (status == UNIC_OK) status = await_slot(p);
     if (status != UNIC_OK) break;
     pthread_mutex_lock(&p->lock);
-    slot *s = p->first;
+    unic_slot *s = p->first;
     p->first = s->next;
     if (!p->first) p->last = NULL;
     pthread_mutex_unlock(&p->lock);
-    status = hand_out(p, s, batch);
+    status = unic_slot_hand_out(s, p->set, &p->how, batch);
     pthread_mutex_lock(&p->lock);
-    slot_free(s);
+    unic_slot_free(s);
     pthread_mutex_unlock(&p->lock);
     if (status != UNIC_OK) break;
     p->delivered++;
@@ -810,7 +660,7 @@ unic_status unic_pipeline_next(unic_pipeline *p, unic_batch *batch, bool *more) 
     *more = true;
     return UNIC_OK;
   }
-  if (status != UNIC_OK) batch_drop(batch);
+  if (status != UNIC_OK) unic_batch_drop(batch);
   char sentence[4096];
   snprintf(sentence, sizeof sentence, "%s", status != UNIC_OK ? unic_message() : "");   /* ending may leave another */
   end(p);

@@ -9,6 +9,7 @@
 #include "../tensor.h"
 #include "../text/wordpiece.h"
 #include "dataset.h"
+#include "masking.h"
 #include "steps.h"
 
 enum { UNIC_VIEWS = 8 };
@@ -49,6 +50,7 @@ typedef struct unic_pipeline_options {
   unic_text_source text;
   unic_wordpiece *vocabulary;           /* retained */
   int64_t max_length, multiple;         /* tokens of a text; widths are multiples of this */
+  unic_masking *mlm;                    /* hides tokens; taken over by the pipeline; NULL: none are */
   unic_pipeline_calls calls;
 } unic_pipeline_options;
 
@@ -60,9 +62,12 @@ typedef struct unic_batch {
   unic_tensor *views[UNIC_VIEWS];              /* f32 [count, C, H, W] */
   unic_tensor *tokens, *mask;                  /* i64, bool [count, L] */
   unic_tensor *language, *index;               /* i64 [count]: language -1 where it is unknown; items from 0 */
+  /* Masked language modelling: what stood at every place of tokens that was chosen, -100 elsewhere (i64 [count, L]); the chosen places among the
+   * count L (ascending), and what stood there (i64 [chosen]). Texts of no token but [CLS] and [SEP] are left out, and are faults of the set. */
+  unic_tensor *labels, *places, *targets;
 } unic_batch;
 
-/* The set is retained. No thread is started before the first `next`. */
+/* The set is retained; options->mlm is taken over, also on failure. No thread is started before the first `next`. */
 unic_status unic_pipeline_new(unic_dataset *set, const unic_pipeline_options *options, unic_pipeline **out);
 
 /* Stop the workers, wait for them, free. NULL is harmless. Not forever: a thread that does not come (a Lua function in an endless loop) is left

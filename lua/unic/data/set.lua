@@ -21,17 +21,18 @@ local GENERATOR_OPTIONS = { split = true, studies = true, size = true, seed = tr
 local OPTIONS = {
   split = "string", columns = "table", strict = "boolean", size = "integer", cache_mb = "number", crop = "boolean", stretch = "boolean",
   val = "number", test = "number", min_words = "integer", language = "string", root = "string", n = "integer", channels = "integer",
-  studies = "integer", seed = "integer", languages = "string",
+  studies = "integer", seed = "integer", languages = "string", images = "boolean",
 }
 -- Which options say something for which kind of data.
 local COMMON = { size = true, cache_mb = true }
 local ALLOWED = {
-  generator = { split = true, studies = true, seed = true, languages = true },
-  csv = { split = true, columns = true, strict = true, crop = true, stretch = true, val = true, test = true, min_words = true, language = true },
-  rows = { split = true, strict = true, crop = true, stretch = true, val = true, test = true, min_words = true, language = true, root = true },
+  generator = { split = true, studies = true, seed = true, languages = true, images = true },
+  csv = { images = true, split = true, columns = true, strict = true, crop = true, stretch = true, val = true, test = true, min_words = true, language = true },
+  rows = { images = true, split = true, strict = true, crop = true, stretch = true, val = true, test = true, min_words = true, language = true, root = true },
   calls = { n = true, channels = true, crop = true, stretch = true },
 }
-local KIND_NAMES = { generator = "a generator", csv = "a CSV file", rows = "a table of rows", calls = "a function" }
+ALLOWED.lines = { images = true, split = true, strict = true, val = true, test = true, min_words = true, language = true }
+local KIND_NAMES = { lines = "a text file", generator = "a generator", csv = "a CSV file", rows = "a table of rows", calls = "a function" }
 
 local Set = {}
 Set.__index = Set
@@ -39,8 +40,8 @@ Set.__name = "unic.data.set"
 
 function Set:__tostring()
   local left_out = self.handle:fault_count()
-  return ("data set: %d items from %s%s, %dx%d%s"):format(self.n, self.source_name, self.split and (", split " .. self.split) or "", self.size,
-    self.size, left_out > 0 and (", %d left out"):format(left_out) or "")
+  return ("data set: %d items from %s%s, %s%s"):format(self.n, self.source_name, self.split and (", split " .. self.split) or "",
+    self.texts_only and "texts alone" or ("%dx%d"):format(self.size, self.size), left_out > 0 and (", %d left out"):format(left_out) or "")
 end
 
 -- ---------------------------------------------------------------- looking
@@ -117,6 +118,7 @@ function Set:row_number(i) return self.handle:row_number(i) end
 -- @param i from 1
 -- @return a u8 tensor [size, size] (a function's picture: f32 [C, size, size]); or nil and the reason when it cannot be used
 function Set:image(i)
+  if self.texts_only then arguments.fail("image", "the data set was opened without pictures (images = false)") end
   if self.record then return self:float_picture(i) end
   local before = self.handle:fault_count()
   local picture = self.handle:picture(i, self.setup)
@@ -251,8 +253,9 @@ local function make(kind, options, more)
   local self = setmetatable({
     kind = kind, size = options.size or DEFAULT_SIZE, channels = options.channels or 1, split = options.split, source_name = more.source_name,
   }, Set)
+  self.texts_only = options.images == false
   self.handle = core.data.dataset {
-    source = more.source, root = more.root or "", size = self.size, crop = options.crop ~= false, stretch = options.stretch ~= false,
+    source = self.texts_only and "none" or more.source, root = more.root or "", size = self.size, crop = options.crop ~= false, stretch = options.stretch ~= false,
     channels = self.channels, cache_bytes = (options.cache_mb or DEFAULT_CACHE_MB) * 2 ^ 20, min_words = options.min_words or 0,
     report_required = more.report_required, strict = options.strict, language = options.language, split = more.filter and options.split or nil,
     has_split_column = more.has_split_column,
@@ -329,6 +332,7 @@ local function open_csv(path, options)
   for name in pairs(wanted) do known[#known + 1] = name end
   for name in pairs(optional) do known[#known + 1] = name end
   if options.language then wanted.language, optional.language = nil, "language" end
+  if options.images == false then wanted.image, optional.image = nil, "image" end
   for name, column in pairs(options.columns or {}) do
     if type(column) ~= "string" then fail("option 'columns': the column of '%s' is a %s, expected its name in the file", tostring(name), type(column)) end
     if wanted[name] then wanted[name] = column
@@ -350,6 +354,27 @@ local function open_csv(path, options)
   })
   self.ignored = csv:ignored()
   self.handle:add_table(csv.handle, positions)
+  return finish(self)
+end
+
+-- A report a line; empty lines are none.
+local function open_lines(path, options)
+  options = check_options("lines", options)
+  local file, why = io.open(path, "rb")
+  if not file then fail("'%s': cannot be read (%s)", path, (tostring(why):gsub("^.*: ", ""))) end
+  local self = make("lines", options, { source = "none", source_name = path, filter = true })
+  local number = 0
+  for line in file:lines() do
+    number = number + 1
+    line = line:match "^%s*(.-)%s*$"
+    if line:find("%z") or not core.files.is_utf8(line) then
+      if options.strict then fail("'%s' row %d: is not UTF-8 text", path, number) end
+      self.handle:note(number, "", "is not UTF-8 text")
+    elseif line ~= "" then
+      self.handle:add(nil, line, nil, nil, nil, nil, nil, number)
+    end
+  end
+  file:close()
   return finish(self)
 end
 
@@ -380,8 +405,9 @@ local function open_rows(rows, options)
     for c, name in ipairs(COLUMNS) do
       if not (name == "image" and is_tensor(row.image)) then cells[c] = text_of(row, i, name) end
     end
-    if row.image == nil then cells[1] = "" end
-    if self.handle:add(cells[1], cells[2], cells[3], cells[4], cells[5], nil, cells[7], i) and is_tensor(row.image) then
+    if row.image == nil and not self.texts_only then cells[1] = "" end
+    local added = self.handle:add(cells[1], cells[2], cells[3], cells[4], cells[5], nil, cells[7], i)
+    if added and is_tensor(row.image) and not self.texts_only then
       pictures[self.handle:count()] = row.image
     end
   end
@@ -456,6 +482,7 @@ function set.open(what, options)
     local near = core.nearest(what, { "phantom" })
     fail("'%s': there is no such file or folder%s", what, near and (", did you mean '%s'?"):format(near) or ', expected a CSV file, a folder with data.csv, or "phantom"')
   end
+  if what:lower():find "%.txt$" and type(options) == "table" and options.images == false then return open_lines(what, options) end
   return open_csv(what, options)
 end
 
