@@ -1,4 +1,4 @@
-/* The Lua door of runtime/files: pictures, tables, atomic output (safetensors: lua_safetensors.c). lua/unic/files.lua is its public face,
+/* The Lua door of runtime/files: pictures, tables, atomic output (weights: lua_weights.c and lua_safetensors.c). lua/unic/files.lua is its public face,
  * with the documentation.
  *
  * Userdata "unic.image" holds a unic_image, "unic.table" a unic_table *, "unic.output" a unic_output. */
@@ -387,5 +387,6 @@ int unic_lua_open_files(lua_State *L) {
   lua_newtable(L);
   luaL_register(L, NULL, functions);
   unic_lua_add_safetensors(L);
+  unic_lua_add_weights(L);
   return 1;
 }

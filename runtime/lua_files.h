@@ -1,4 +1,5 @@
-/* What the two doors of runtime/files share (lua_files.c: pictures, tables, output; lua_safetensors.c). */
+/* What the doors of runtime/files share (lua_files.c: pictures, tables, output; lua_weights.c: reading of named tensors; lua_safetensors.c:
+ * writing of them). */
 #ifndef UNIC_LUA_FILES_H
 #define UNIC_LUA_FILES_H
 
@@ -19,7 +20,11 @@ void unic_files_push_int64(lua_State *L, int64_t n);
 /* A row-major copy of t on the CPU, or t itself when it is that already; a new reference. */
 unic_status unic_files_host(unic_tensor *t, unic_tensor **out);
 
-/* Add the functions of lua_safetensors.c to the table on top of the stack. */
+/* The names that safetensors gives the runtime's element types. */
+extern const char *const unic_weights_dtype_names[UNIC_DTYPES];
+
+/* Add the functions of lua_safetensors.c and lua_weights.c to the table on top of the stack. */
 void unic_lua_add_safetensors(lua_State *L);
+void unic_lua_add_weights(lua_State *L);
 
 #endif

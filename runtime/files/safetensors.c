@@ -13,46 +13,12 @@ static const int64_t HEADER_BYTES = 100000000;
 
 static const char METADATA[] = "__metadata__";
 
-/* Those that this runtime has no type for can still be listed, and their sizes are checked. */
-static const struct {
-  const char *name;
-  int bits;
-} dtypes[] = {
-  {"F64", 64}, {"F32", 32}, {"F16", 16}, {"BF16", 16}, {"I64", 64}, {"I32", 32}, {"U8", 8}, {"BOOL", 8},
-  {"I16", 16}, {"I8", 8}, {"U16", 16}, {"U32", 32}, {"U64", 64}, {"C64", 64},
-  {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},
-};
-
-int unic_safetensors_bits(const char *dtype) {
-  for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
-    if (strcmp(dtypes[i].name, dtype) == 0) return dtypes[i].bits;
-  }
-  return 0;
-}
-
-/* Bytes of a shape; -1: they do not fit 63 bits, or the bits do not fill bytes. */
-static int64_t shape_bytes(const int64_t *shape, int ndim, int bits) {
-  for (int d = 0; d < ndim; d++) {
-    if (shape[d] == 0) return 0; /* before the product, which other dimensions may overflow */
-  }
-  int64_t total = bits;
-  for (int d = 0; d < ndim; d++) {
-    if (__builtin_mul_overflow(total, shape[d], &total)) return -1;
-  }
-  return total % 8 == 0 ? total / 8 : -1;
-}
-
-struct unic_safetensors {
-  char *path;
+typedef struct unic_safetensors {
+  unic_weights base;
   unic_file_map map;
   char *names; /* all names, keys, values and dtypes, one after another, each with its NUL */
   int64_t used;
-  unic_safetensors_entry *entries; /* by offset */
-  int64_t count, capacity;
-  const unic_safetensors_entry **sorted; /* by name */
-  unic_safetensors_pair *pairs;          /* by key */
-  int64_t pair_count, pair_capacity;
-};
+} unic_safetensors;
 
 /* ---- reading ---- */
 
@@ -97,24 +63,17 @@ static unic_status read_metadata(unic_safetensors *f, unic_json *j) {
     unic_json_kind kind;
     UNIC_TRY(unic_json_next(j, &kind));
     if (kind == UNIC_JSON_OBJECT_END) return UNIC_OK;
-    if (f->pair_count == f->pair_capacity) {
-      int64_t capacity = f->pair_capacity ? f->pair_capacity * 2 : 8;
-      unic_safetensors_pair *larger = realloc(f->pairs, (size_t)capacity * sizeof *larger);
-      if (!larger) return fail_room();
-      f->pairs = larger;
-      f->pair_capacity = capacity;
-    }
-    unic_safetensors_pair *pair = &f->pairs[f->pair_count];
-    UNIC_TRY(keep_string(f, j, &pair->key));
+    unic_weights_pair pair;
+    UNIC_TRY(keep_string(f, j, &pair.key));
     UNIC_TRY(expect(j, UNIC_JSON_STRING, "a value in __metadata__"));
-    UNIC_TRY(keep_string(f, j, &pair->value));
-    f->pair_count++;
+    UNIC_TRY(keep_string(f, j, &pair.value));
+    UNIC_TRY(unic_weights_add_pair(&f->base, pair.key, pair.value));
   }
 }
 
 /* {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}: each once, in any order; further keys are skipped. */
 static unic_status read_entry(unic_safetensors *f, unic_json *j, const char *name, const uint8_t *data, int64_t data_bytes) {
-  unic_safetensors_entry e = {.name = name};
+  unic_weights_entry e = {.name = name};
   int64_t offsets[2] = {0, 0};
   bool has_shape = false, has_offsets = false;
   int count;
@@ -129,7 +88,7 @@ static unic_status read_entry(unic_safetensors *f, unic_json *j, const char *nam
       UNIC_TRY(keep_string(f, j, &e.dtype));
     } else if (strcmp(j->string, "shape") == 0) {
       if (has_shape) return unic_fail("tensor '%s': its shape stands twice", name);
-      UNIC_TRY(read_sizes(j, "shape", e.shape, UNIC_SAFETENSORS_RANK, &e.ndim));
+      UNIC_TRY(read_sizes(j, "shape", e.shape, UNIC_WEIGHTS_RANK, &e.ndim));
       has_shape = true;
     } else if (strcmp(j->string, "data_offsets") == 0) {
       if (has_offsets) return unic_fail("tensor '%s': its data_offsets stand twice", name);
@@ -150,24 +109,16 @@ static unic_status read_entry(unic_safetensors *f, unic_json *j, const char *nam
   }
   e.bytes = offsets[1] - offsets[0];
   e.data = data + offsets[0];
-  int bits = unic_safetensors_bits(e.dtype);
-  if (bits && shape_bytes(e.shape, e.ndim, bits) != e.bytes) {
+  int bits = unic_weights_bits(e.dtype);
+  if (bits && unic_weights_shape_bytes(e.shape, e.ndim, bits) != e.bytes) {
     return unic_fail("tensor '%s': its shape and dtype %s ask for %lld bytes, its data_offsets give %lld", name, e.dtype,
-                     (long long)shape_bytes(e.shape, e.ndim, bits), (long long)e.bytes);
+                     (long long)unic_weights_shape_bytes(e.shape, e.ndim, bits), (long long)e.bytes);
   }
-  if (f->count == f->capacity) {
-    int64_t capacity = f->capacity ? f->capacity * 2 : 64;
-    unic_safetensors_entry *larger = realloc(f->entries, (size_t)capacity * sizeof *larger);
-    if (!larger) return fail_room();
-    f->entries = larger;
-    f->capacity = capacity;
-  }
-  f->entries[f->count++] = e;
-  return UNIC_OK;
+  return unic_weights_add(&f->base, &e);
 }
 
 static int by_offset(const void *a, const void *b) {
-  const unic_safetensors_entry *x = a, *y = b;
+  const unic_weights_entry *x = a, *y = b;
   uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
   if (p != q) return p < q ? -1 : 1;
   if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1; /* an empty tensor lies before the one that begins where it does */
@@ -175,21 +126,22 @@ static int by_offset(const void *a, const void *b) {
 }
 
 static int by_name(const void *a, const void *b) {
-  const unic_safetensors_entry *const *x = a, *const *y = b;
+  const unic_weights_entry *const *x = a, *const *y = b;
   return strcmp((*x)->name, (*y)->name);
 }
 
 static int by_key(const void *a, const void *b) {
-  const unic_safetensors_pair *x = a, *y = b;
+  const unic_weights_pair *x = a, *y = b;
   return strcmp(x->key, y->key);
 }
 
 /* The data of all tensors, one after another, are the file: no hole, no overlap; and no name twice. */
 static unic_status check_whole(unic_safetensors *f, const uint8_t *data, int64_t data_bytes) {
-  if (f->count) qsort(f->entries, (size_t)f->count, sizeof *f->entries, by_offset);
+  unic_weights *w = &f->base;
+  if (w->count) qsort(w->entries, (size_t)w->count, sizeof *w->entries, by_offset);
   const uint8_t *end = data;
-  for (int64_t i = 0; i < f->count; i++) {
-    const unic_safetensors_entry *e = &f->entries[i];
+  for (int64_t i = 0; i < w->count; i++) {
+    const unic_weights_entry *e = &w->entries[i];
     if (e->data != end) {
       return unic_fail("tensor '%s': its data begin at byte %lld, expected %lld (%s)", e->name, (long long)((const uint8_t *)e->data - data),
                        (long long)(end - data), (const uint8_t *)e->data < end ? "they overlap others" : "there is a hole");
@@ -199,16 +151,10 @@ static unic_status check_whole(unic_safetensors *f, const uint8_t *data, int64_t
   if (end - data != data_bytes) {
     return unic_fail("%lld bytes of data follow the last tensor", (long long)(data_bytes - (end - data)));
   }
-  f->sorted = malloc((size_t)(f->count ? f->count : 1) * sizeof *f->sorted);
-  if (!f->sorted) return fail_room();
-  for (int64_t i = 0; i < f->count; i++) f->sorted[i] = &f->entries[i];
-  if (f->count) qsort(f->sorted, (size_t)f->count, sizeof *f->sorted, by_name);
-  for (int64_t i = 1; i < f->count; i++) {
-    if (strcmp(f->sorted[i - 1]->name, f->sorted[i]->name) == 0) return unic_fail("tensor '%s': stands twice", f->sorted[i]->name);
-  }
-  if (f->pair_count) qsort(f->pairs, (size_t)f->pair_count, sizeof *f->pairs, by_key);
-  for (int64_t i = 1; i < f->pair_count; i++) {
-    if (strcmp(f->pairs[i - 1].key, f->pairs[i].key) == 0) return unic_fail("__metadata__: key '%s' stands twice", f->pairs[i].key);
+  UNIC_TRY(unic_weights_finish(w));
+  if (w->pair_count) qsort(w->pairs, (size_t)w->pair_count, sizeof *w->pairs, by_key);
+  for (int64_t i = 1; i < w->pair_count; i++) {
+    if (strcmp(w->pairs[i - 1].key, w->pairs[i].key) == 0) return unic_fail("__metadata__: key '%s' stands twice", w->pairs[i].key);
   }
   return UNIC_OK;
 }
@@ -229,17 +175,10 @@ static unic_status read_header(unic_safetensors *f, unic_json *j, const uint8_t 
     } else {
       UNIC_TRY(read_entry(f, j, name, data, data_bytes));
     }
-    if ((f->count & 0xFFFF) == 0xFFFF && unic_interrupted()) return unic_fail_interrupted();
+    if ((f->base.count & 0xFFFF) == 0xFFFF && unic_interrupted()) return unic_fail_interrupted();
   }
   UNIC_TRY(expect(j, UNIC_JSON_END, "what follows the header"));
   return check_whole(f, data, data_bytes);
-}
-
-static bool host_is_little_endian(void) {
-  const uint16_t one = 1;
-  uint8_t first;
-  memcpy(&first, &one, 1);
-  return first == 1;
 }
 
 static unic_status read_file(unic_safetensors *f) {
@@ -255,6 +194,7 @@ static unic_status read_file(unic_safetensors *f) {
     return unic_fail("is cut: its header has %llu bytes, the file only %lld", (unsigned long long)size, (long long)bytes);
   }
   if (size == 0) return unic_fail("is not a safetensors file (its header is empty)");
+  UNIC_TRY(unic_weights_charge(&f->base, (int64_t)size));
   f->names = malloc((size_t)size);
   if (!f->names) return fail_room();
   unic_json j;
@@ -264,65 +204,36 @@ static unic_status read_file(unic_safetensors *f) {
   return status;
 }
 
-unic_status unic_safetensors_open(unic_safetensors **file, const char *path) {
-  *file = NULL;
-  if (!host_is_little_endian()) return unic_fail("'%s': safetensors files cannot be read on a big-endian machine", path);
-  unic_safetensors *f = calloc(1, sizeof *f);
-  if (f) f->path = strdup(path);
-  if (!f || !f->path) {
-    free(f);
-    return unic_fail_memory("'%s': no memory for its header", path);
-  }
+static void close_file(unic_weights *w) {
+  unic_safetensors *f = (unic_safetensors *)w;
+  unic_file_map_close(&f->map);
+  free(f->names);
+}
+
+unic_status unic_safetensors_open(unic_weights **file, const char *path) {
+  unic_weights *w;
+  UNIC_TRY(unic_weights_new(&w, sizeof(unic_safetensors), "safetensors", path));
+  unic_safetensors *f = (unic_safetensors *)w;
+  w->close = close_file;
   unic_status status = unic_file_map_open(&f->map, path);
   if (status == UNIC_OK) {
+    w->room = f->map.bytes + (INT64_C(32) << 20);
     status = read_file(f);
     if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
   }
   if (status != UNIC_OK) {
-    unic_safetensors_close(f);
+    unic_weights_close(w);
     return status;
   }
-  *file = f;
+  *file = w;
   return UNIC_OK;
-}
-
-void unic_safetensors_close(unic_safetensors *f) {
-  if (!f) return;
-  unic_file_map_close(&f->map);
-  free(f->path);
-  free(f->names);
-  free(f->entries);
-  free(f->sorted);
-  free(f->pairs);
-  free(f);
-}
-
-const char *unic_safetensors_path(const unic_safetensors *f) { return f->path; }
-int64_t unic_safetensors_count(const unic_safetensors *f) { return f->count; }
-const unic_safetensors_entry *unic_safetensors_at(const unic_safetensors *f, int64_t index) { return &f->entries[index]; }
-int64_t unic_safetensors_pairs(const unic_safetensors *f) { return f->pair_count; }
-const unic_safetensors_pair *unic_safetensors_pair_at(const unic_safetensors *f, int64_t index) { return &f->pairs[index]; }
-
-const unic_safetensors_entry *unic_safetensors_find(const unic_safetensors *f, const char *name) {
-  int64_t low = 0, high = f->count;
-  while (low < high) {
-    int64_t middle = low + (high - low) / 2;
-    int order = strcmp(f->sorted[middle]->name, name);
-    if (order == 0) return f->sorted[middle];
-    if (order < 0) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return NULL;
 }
 
 /* ---- writing ---- */
 
 static int by_size_and_name(const void *a, const void *b) {
-  const unic_safetensors_entry *const *x = a, *const *y = b;
-  int p = unic_safetensors_bits((*x)->dtype), q = unic_safetensors_bits((*y)->dtype);
+  const unic_weights_entry *const *x = a, *const *y = b;
+  int p = unic_weights_bits((*x)->dtype), q = unic_weights_bits((*y)->dtype);
   return p != q ? q - p : by_name(a, b);
 }
 
@@ -331,16 +242,16 @@ static unic_status check_text(const char *what, const char *text) {
   return UNIC_OK;
 }
 
-static unic_status check_entry(const unic_safetensors_entry *e) {
+static unic_status check_entry(const unic_weights_entry *e) {
   UNIC_TRY(check_text("tensor", e->name));
   if (strcmp(e->name, METADATA) == 0) return unic_fail("tensor '%s': the name is taken by the format", e->name);
-  int bits = unic_safetensors_bits(e->dtype);
+  int bits = unic_weights_bits(e->dtype);
   if (!bits) return unic_fail("tensor '%s': dtype '%s' is not one of the format", e->name, e->dtype);
-  if (e->ndim < 0 || e->ndim > UNIC_SAFETENSORS_RANK) return unic_fail("tensor '%s': %d dimensions, at most 8 can be written", e->name, e->ndim);
+  if (e->ndim < 0 || e->ndim > UNIC_WEIGHTS_RANK) return unic_fail("tensor '%s': %d dimensions, at most 8 can be written", e->name, e->ndim);
   for (int d = 0; d < e->ndim; d++) {
     if (e->shape[d] < 0) return unic_fail("tensor '%s': a dimension of %lld", e->name, (long long)e->shape[d]);
   }
-  int64_t bytes = shape_bytes(e->shape, e->ndim, bits);
+  int64_t bytes = unic_weights_shape_bytes(e->shape, e->ndim, bits);
   if (bytes != e->bytes) {
     return unic_fail("tensor '%s': its shape and dtype %s ask for %lld bytes, %lld were given", e->name, e->dtype, (long long)bytes,
                      (long long)e->bytes);
@@ -370,7 +281,7 @@ static void put_number(text *t, int64_t number) {
   put(t, digits);
 }
 
-static void put_header(text *t, const unic_safetensors_entry *const *entries, int64_t count, const unic_safetensors_pair *pairs,
+static void put_header(text *t, const unic_weights_entry *const *entries, int64_t count, const unic_weights_pair *pairs,
                        int64_t pair_count) {
   put(t, "{");
   if (pair_count) {
@@ -385,7 +296,7 @@ static void put_header(text *t, const unic_safetensors_entry *const *entries, in
   }
   int64_t offset = 0;
   for (int64_t i = 0; i < count; i++) {
-    const unic_safetensors_entry *e = entries[i];
+    const unic_weights_entry *e = entries[i];
     if (i || pair_count) put(t, ",");
     put_string(t, e->name);
     put(t, ":{\"dtype\":");
@@ -406,8 +317,8 @@ static void put_header(text *t, const unic_safetensors_entry *const *entries, in
   while (t->used % 8) put(t, " "); /* so that the data begin aligned */
 }
 
-static unic_status write_file(unic_output *output, const unic_safetensors_entry *const *entries, int64_t count,
-                              const unic_safetensors_pair *pairs, int64_t pair_count) {
+static unic_status write_file(unic_output *output, const unic_weights_entry *const *entries, int64_t count,
+                              const unic_weights_pair *pairs, int64_t pair_count) {
   text header = {NULL, 0};
   put_header(&header, entries, count, pairs, pair_count);
   if (header.used > HEADER_BYTES) {
@@ -429,11 +340,11 @@ static unic_status write_file(unic_output *output, const unic_safetensors_entry 
   return status;
 }
 
-unic_status unic_safetensors_write(const char *path, const unic_safetensors_entry *entries, int64_t count,
-                                   const unic_safetensors_pair *pairs, int64_t pair_count) {
-  if (!host_is_little_endian()) return unic_fail("'%s': safetensors files cannot be written on a big-endian machine", path);
-  const unic_safetensors_entry **sorted = malloc((size_t)(count ? count : 1) * sizeof *sorted);
-  unic_safetensors_pair *keys = malloc((size_t)(pair_count ? pair_count : 1) * sizeof *keys);
+unic_status unic_safetensors_write(const char *path, const unic_weights_entry *entries, int64_t count,
+                                   const unic_weights_pair *pairs, int64_t pair_count) {
+  if (!unic_host_is_little_endian()) return unic_fail("'%s': safetensors files cannot be written on a big-endian machine", path);
+  const unic_weights_entry **sorted = malloc((size_t)(count ? count : 1) * sizeof *sorted);
+  unic_weights_pair *keys = malloc((size_t)(pair_count ? pair_count : 1) * sizeof *keys);
   unic_status status = UNIC_OK;
   unic_output output = {0};
   if (!sorted || !keys) {

@@ -104,13 +104,29 @@ describe("safetensors", function()
   end)
 
   it("with dtypes that are no tensor's, or a BOOL of 2, are refused tensor by tensor", function()
-    support.write(path, build('{"a":{"dtype":"I16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"BOOL","shape":[1],"data_offsets":[2,3]},'
+    support.write(path, build('{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"BOOL","shape":[1],"data_offsets":[2,3]},'
       .. '"c":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}}', "\1\2\2\7"))
     local file = files.safetensors_open(path)
-    assert.equal("[safetensors] '" .. path .. "': tensor 'a': has dtype I16, expected F32, BF16, F16, F64, I64, I32, U8 or BOOL",
+    assert.equal("[safetensors] '" .. path .. "': tensor 'a': has dtype F8_E4M3, expected F32, BF16, F16, F64, I64, I32, I16, I8, U8, U16, U32 or BOOL",
       support.refusal(file.tensor, file, "a"))
     assert.equal("[safetensors] '" .. path .. "': tensor 'b': a BOOL of value 2, expected 0 or 1", support.refusal(file.tensor, file, "b"))
     assert.same({ 7 }, file:tensor("c"):totable())
+  end)
+
+  it("widen integers that the runtime has no type for", function()
+    support.write(path, build('{"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U16","shape":[2],"data_offsets":[3,7]},'
+      .. '"c":{"dtype":"I16","shape":[2],"data_offsets":[7,11]},"d":{"dtype":"U32","shape":[2],"data_offsets":[11,19]}}',
+      "\127\128\255" .. "\255\255\1\0" .. "\255\255\0\128" .. "\255\255\255\255\1\0\0\0"))
+    local file = files.safetensors_open(path)
+    for name, want in pairs { a = { "i32", { 127, -128, -1 } }, b = { "i32", { 65535, 1 } }, c = { "i32", { -1, -32768 } }, d = { "i64", { 4294967295, 1 } } } do
+      local t = file:tensor(name)
+      assert.equal(want[1], t.dtype)
+      assert.same(want[2], t:totable())
+      local read = unic.zeros(#want[2], { dtype = "f64" })
+      file:read(name, read)
+      assert.same(want[2], read:totable())
+    end
+    assert.equal("\127\128\255", file:data("a"))
   end)
 
   it("are the same bytes for the same contents, each tensor aligned to its elements", function()
