@@ -1,4 +1,4 @@
-/* The pickle machine: opcodes to values, in counted memory. */
+/* The pickle machine: opcodes to values, in counted memory. One file, if a long one: every opcode is here, and no part of it serves anyone else. */
 #include "pickle.h"
 
 #include <errno.h>
@@ -498,7 +498,10 @@ static unic_status call_marked(unic_pickle *p, bool has_class) {
 static unic_status persistent(unic_pickle *p) {
   UNIC_TRY(need(p, 1));
   value *id = p->stack[--p->depth];
-  return push_items(p, UNIC_PICKLE_PERSISTENT, &id, 1);
+  UNIC_TRY(push_items(p, UNIC_PICKLE_PERSISTENT, &id, 1));
+  UNIC_TRY(reserve(p, &p->outside, &p->outside_room, p->outside_count + 1, (int64_t)sizeof *p->outside));
+  p->outside[p->outside_count++] = top(p);
+  return UNIC_OK;
 }
 
 static unic_status step(unic_pickle *p, uint8_t opcode) {
@@ -659,6 +662,7 @@ void unic_pickle_close(unic_pickle *p) {
   free(p->stack);
   free(p->memo);
   free(p->marks);
-  p->stack = p->memo = NULL;
+  free(p->outside);
+  p->stack = p->memo = p->outside = NULL;
   p->marks = NULL;
 }

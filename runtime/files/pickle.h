@@ -54,6 +54,8 @@ typedef struct unic_pickle {
   unic_pickle_value **stack, **memo;
   int64_t *marks;
   int64_t depth, stack_room, memo_room, mark_count, mark_room;
+  unic_pickle_value **outside; /* every PERSISTENT that was made, held by something or not */
+  int64_t outside_count, outside_room;
   unic_pickle_value none, no, yes, empty;   /* one of each is enough */
 } unic_pickle;
 

@@ -187,11 +187,12 @@ static unic_status read_legacy(unic_torch_file *f, unic_pickle *pickle) {
   const unic_pickle_value *little = unic_torch_get(part[2], "little_endian");
   if (little && little->kind == UNIC_PICKLE_BOOL && !little->integer) return unic_fail("was written by a big-endian machine");
   UNIC_TRY(unic_torch_list(&f->values, part[3], pickle->values));
+  UNIC_TRY(unic_torch_note_storages(&f->values, pickle));
   if (part[4]->kind != UNIC_PICKLE_LIST) return unic_fail("its list of storages is no list");
   for (int64_t i = 0; i < part[4]->count; i++) {
     const unic_pickle_value *key = part[4]->items[i];
     unic_torch_storage *s = unic_torch_storage_of(&f->values, key);
-    if (!s) return unic_fail("its list of storages has one that no tensor names");
+    if (!s) return unic_fail("its list of storages has one that its object does not name");
     if (s->stored) return unic_fail("storage '%s': stands twice in its list of storages", s->key);
     if (bytes - at < 8) return unic_fail("storage '%s': does not lie in the file (is it cut?)", s->key);
     uint64_t count = 0;

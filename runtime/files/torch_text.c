@@ -90,7 +90,12 @@ static void describe_call(const value *v, char *text, size_t bytes) {
   const value *of = v->items[0], *arguments = v->items[1];
   const char *name = of->kind == UNIC_PICKLE_GLOBAL ? of->text : "?";
   if ((strcmp(name, "numpy.core.multiarray.scalar") == 0 || strcmp(name, "numpy._core.multiarray.scalar") == 0) && put_numpy_scalar(v, text, bytes)) return;
-  if (strcmp(name, "numpy.core.multiarray._reconstruct") == 0 || strcmp(name, "numpy._core.multiarray._reconstruct") == 0) {
+  uint8_t raw[64];
+  int count = bytes_of(v, raw, (int)sizeof raw);
+  if (count >= 0) {
+    snprintf(text, bytes, "<%d bytes>", count);
+  } else if (strcmp(name, "numpy.core.multiarray._reconstruct") == 0 || strcmp(name, "numpy._core.multiarray._reconstruct") == 0 ||
+             strcmp(name, "numpy._core.numeric._frombuffer") == 0 || strcmp(name, "numpy.core.numeric._frombuffer") == 0) {
     snprintf(text, bytes, "<array of numpy>");
   } else if (strcmp(name, "torch.device") == 0 && arguments->count > 0 && arguments->items[0]->kind == UNIC_PICKLE_TEXT && arguments->items[0]->count < 16) {
     const value *index = arguments->count > 1 ? arguments->items[1] : NULL;

@@ -195,6 +195,19 @@ static unic_status read_storage(unic_torch_values *t, const value *v, const dtyp
   return note_storage(t, id->items[2], (*type)->size, bytes, index);
 }
 
+unic_status unic_torch_note_storages(unic_torch_values *t, const unic_pickle *pickle) {
+  for (int64_t i = 0; i < pickle->outside_count; i++) {
+    const value *id = pickle->outside[i]->items[0];
+    const dtype_info *type;
+    int64_t index, first, count;
+    /* Old files of whole models name modules in the same way. */
+    if (id->kind != UNIC_PICKLE_TUPLE || id->count < 5 || !unic_torch_text_is(id->items[0], "storage")) continue;
+    unic_status status = read_storage(t, pickle->outside[i], &type, &index, &first, &count);
+    if (status != UNIC_OK) return unic_fail_prefix(status, "a storage: ");
+  }
+  return UNIC_OK;
+}
+
 /* ---- tensors ---- */
 
 typedef struct tensor {

@@ -40,6 +40,9 @@ typedef struct unic_torch_values {
 unic_status unic_torch_list(unic_torch_values *t, const unic_pickle_value *root, int64_t values);
 void unic_torch_values_close(unic_torch_values *t);
 
+/* Note the storages that the pickle names anywhere, in what is not looked into too: the old form of files has them all. */
+unic_status unic_torch_note_storages(unic_torch_values *t, const unic_pickle *pickle);
+
 /* The storage of a key, if a tensor named it; or NULL. */
 unic_torch_storage *unic_torch_storage_of(const unic_torch_values *t, const unic_pickle_value *key);
 
