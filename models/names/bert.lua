@@ -7,6 +7,6 @@ return {
   rules = { { "^.*$", "%0" }, { "^bert%.(.*)$", "%1" }, { "^.*$", "bert.%0" } },
   left_over = { "^cls%.", "pooler%.dense%.", "position_ids$" },
   signs = { "embeddings%.word_embeddings%.weight$", "encoder%.layer%.0%.attention%.self%.query%.weight$" },
-  without = { "^cls_projection_head%.", "^text_encoder_q%.", "^lm_model%.", "^model%." },
+  without = { "cls_projection_head%.", "text_encoder", "lm_model%.", "^model%." },
   words = "heads and the pooler",
 }
