@@ -4,6 +4,7 @@
 --   bert.bert_small{vocab = 1000}              2 x 128, for the built-in set
 --   bert.BertForMaskedLM{vocab = 30522}        with the head that predicts tokens -> [N,L,vocab]; CXR-BERT is one (its projection is left over)
 --   bert.from_config(config, {dropout = 0})    as a Hugging Face config.json says
+--   bert.from_pretrained("some/folder")        as a Hugging Face folder says, with its weights
 -- @module unic.models.bert
 local arguments = require "unic.arguments"
 local nn = require "unic.nn"
@@ -11,6 +12,7 @@ local core = require "unic.core"
 local layers = require "unic.models.bert_layers"
 local losses = require "unic.losses"
 local make = require("unic.tensor").exports
+local weights = require "unic.weights"
 local ops = core.ops.call
 
 local bert = {}
@@ -197,6 +199,19 @@ function bert.from_config(config, overrides)
     if name ~= "head" then o[name] = value end
   end
   return head == "mlm" and bert.BertForMaskedLM(o) or bert.Bert(o)
+end
+
+--- The model of a Hugging Face folder with its weights: its config.json says what it is. Initial values are drawn only where a weight is missing.
+-- @param path the folder
+-- @param overrides as of from_config
+-- @param options of unic.weights.load: `map`, `missing`, `quiet`, ...
+-- @return a bert.BertForMaskedLM, or a bert.Bert; the report of the loading
+function bert.from_pretrained(path, overrides, options)
+  local file = weights.open(path)
+  if not file.config then arguments.fail("bert.from_pretrained", "argument 'path': '%s' has no config.json, expected a Hugging Face folder", path) end
+  local model, report = weights.build(function() return bert.from_config(file.config, overrides) end, file, options)
+  file:close()
+  return model, report
 end
 
 --- Grow the vocabulary: word embeddings get rows from N(0, 0.02^2), the head's bias zeros; what is there stays as it is. The parameters are new

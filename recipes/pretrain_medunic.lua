@@ -27,6 +27,7 @@ local opt = unic.options {
     },
   },
   { "vision", "resnet_small", "vision encoder: resnet_small, resnet18 .. resnet152, vit_small, vit_b16, vit_l32" },
+  { "vision_init", nil, "weights of the vision encoder: a file of torchvision, timm, MAE, ... (unic.weights.load)", kind = "string" },
   { "text", "bert_small", "text encoder: bert_small, bert_base" },
   { "data", "phantom", "data set: a CSV file, a folder with data.csv, or phantom (the built-in set)" },
   { "size", 0, "side of the pictures the network sees; 0 = 64 for small encoders, 224 for the others", kind = "integer", least = 0 },
@@ -72,6 +73,7 @@ local tokenizer = text.wordpiece(opt.vocab or phantom.vocab)
 run:vocabulary(tokenizer)
 
 local model = medunic.from_options(opt, tokenizer.size)
+if opt.vision_init and not run.resumed then unic.weights.load(model.image_encoder, opt.vision_init) end
 if opt.init then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
 model.text_encoder:freeze(opt.freeze)
 model:to(run.device)

@@ -2,6 +2,7 @@
 -- the line of the call. DIR stands for a temporary folder.
 local unic = require "unic"
 local lfs = require "lfs"
+local bert = require "unic.models.bert"
 local files = require "unic.files"
 local nn = require "unic.nn"
 local weights = require "unic.weights"
@@ -181,6 +182,8 @@ local ROWS = {
     "[weights.save_pretrained] option 'config': it.a[1] is a function, which JSON does not have" },
   { "save_pretrained: no tokeniser", function() weights.save_pretrained(at "new", linear(), { config = {}, tokenizer = {} }) end,
     "[weights.save_pretrained] option 'tokenizer': a table, expected a tokeniser of unic.text" },
+  { "from_pretrained: a file", function() bert.from_pretrained(at "linear.safetensors") end,
+    "[bert.from_pretrained] argument 'path': 'DIR/linear.safetensors' has no config.json, expected a Hugging Face folder", "models/bert.lua" },
   -- looking
   { "inspect: a number", function() unic.inspect(3) end,
     "[inspect] argument 'what': the number 3, expected a path, an open file of weights, a module or a table of tensors" },

@@ -13,11 +13,6 @@ local weights = require "unic.weights"
 
 local QUIET = { quiet = true }
 
-local function quiet(options)
-  options.quiet = true
-  return options
-end
-
 -- The tensors of a model with values of their own, under other names.
 local function renamed(model, rename)
   local dict = {}
@@ -253,6 +248,16 @@ describe("unic.weights", function()
       assert.matches("of another shape or type: inner.pos is [4] here and [3] there", support.refusal(weights.load, model, path, QUIET), 1, true)
     end)
 
+    it("position embeddings of another grid, as the ViT fits them", function()
+      local small, large = vit_tiny(), vit_tiny { size = 64 }
+      local theirs = renamed(small)
+      local report = weights.load(large, put("grid.safetensors", theirs), QUIET)
+      assert.same({ report.total, { "pos_embed is [1, 17, 16] here and [1, 5, 16] there" } }, { report.matched, report.adapted })
+      assert.same_bits(vit.resize_positions(theirs.pos_embed, { 4, 4 }), large.pos_embed:detach())
+      local built = weights.build(function() return vit_tiny { size = 64 } end, at "grid.safetensors", QUIET)
+      assert.same_bits(large.pos_embed:detach(), built.pos_embed:detach())
+    end)
+
     it("and says what it did", function()
       local theirs = renamed(resnet.resnet_small {}, function(name) return "module." .. name end)
       theirs["module.fc.weight"], theirs["module.fc.bias"] = unic.ones(2, 128), unic.ones(2)
@@ -360,9 +365,9 @@ describe("unic.weights", function()
     end)
 
     it("counts from 0 where the file has no count, in memory that held something", function()
-      local junk = {}
-      for i = 1, 50 do junk[i] = unic.full({ 40 }, 7, { dtype = "i64" }) end
-      junk = nil   -- luacheck: ignore
+      unic.scope(function()
+        for _ = 1, 50 do unic.full({ 40 }, 7, { dtype = "i64" }) end
+      end)
       collectgarbage()
       collectgarbage()
       local path = put("build.safetensors", renamed(resnet.resnet_small {}, function(name) return not name:find "num_batches" and name or nil end))
@@ -485,6 +490,19 @@ describe("unic.weights", function()
       local again = bert_tiny { vocab = 5 }
       weights.load(again, at "pretrained", QUIET)
       same_values(model:state_dict(), again)
+    end)
+
+    it("a BERT for masked tokens that bert.from_pretrained makes again, or its encoder alone", function()
+      local model = bert.BertForMaskedLM { vocab = 20, width = 16, depth = 1, heads = 2, hidden = 32, positions = 12, dropout = 0.25 }
+      weights.save_pretrained(at "mlm", model, { config = bert.config(model) })
+      local again, report = bert.from_pretrained(at "mlm", nil, QUIET)
+      assert.same({ "BertForMaskedLM", 0.25, report.total }, { again._name, again.bert.settings.dropout, report.matched })
+      same_values(model:state_dict(), again)
+      local encoder = bert.from_pretrained(at "mlm", { head = "none", dropout = 0 }, QUIET)
+      assert.equal("BertModel", encoder._name)
+      same_values(model.bert:state_dict(), encoder)
+      local ids = unic.tensor({ { 2, 5, 3 } }, { dtype = "i64" })
+      assert.same_bits(model:eval()(ids):detach(), again:eval()(ids):detach())
     end)
 
     it("a folder over another, when it was told to", function()
