@@ -147,20 +147,20 @@ describe("recipes/pretrain_medunic.lua", function()
     for _, folder in ipairs { own, whole, cut } do require("spec.support.files").remove(folder) end
   end)
   it("starts the vision encoder from a file of weights, and goes on without it", function()
-    local own, dir = small_set(24), temporary()
-    local weights, theirs = own .. "/vision.safetensors", {}
+    local own, folder = small_set(24), temporary()
+    local path, theirs = own .. "/vision.safetensors", {}
     for name, t in pairs(require("unic.models.resnet").resnet_small {}:state_dict()) do theirs["module." .. name] = t end
     theirs["module.fc.bias"] = unic.ones(3)
-    unic.files.safetensors_save(weights, theirs)
-    testing.recipe(root .. "recipes/pretrain_medunic.lua", { data = own, size = 16, steps = 1, batch = 4, seed = 3, lr = 0, vision_init = weights, run = dir })
-    local saved = unic.files.safetensors_open(dir .. "/checkpoints/last.safetensors")
+    unic.files.safetensors_save(path, theirs)
+    testing.recipe(root .. "recipes/pretrain_medunic.lua", { data = own, size = 16, steps = 1, batch = 4, seed = 3, lr = 0, vision_init = path, run = folder })
+    local saved = unic.files.safetensors_open(folder .. "/checkpoints/last.safetensors")
     for _, name in ipairs { "conv1.weight", "layer4.0.bn2.bias" } do
       assert.same_bits(theirs["module." .. name]:detach(), saved:tensor("model.image_encoder." .. name))
     end
     saved:close()
-    os.remove(weights)
-    testing.recipe(root .. "recipes/pretrain_medunic.lua", { resume = dir })
-    for _, folder in ipairs { own, dir } do require("spec.support.files").remove(folder) end
+    os.remove(path)
+    testing.recipe(root .. "recipes/pretrain_medunic.lua", { resume = folder })
+    for _, each in ipairs { own, folder } do require("spec.support.files").remove(each) end
   end)
   it("refuses an option that is none, with the nearest", function()
     local ok, why = pcall(testing.recipe, root .. "recipes/pretrain_medunic.lua", { ["vison"] = "resnet50", run = temporary() })
