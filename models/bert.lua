@@ -12,7 +12,7 @@ local core = require "unic.core"
 local layers = require "unic.models.bert_layers"
 local losses = require "unic.losses"
 local make = require("unic.tensor").exports
-local weights = require "unic.weights"
+local weight_files = require "unic.weights"
 local ops = core.ops.call
 
 local bert = {}
@@ -207,9 +207,9 @@ end
 -- @param options of unic.weights.load: `map`, `missing`, `quiet`, ...
 -- @return a bert.BertForMaskedLM, or a bert.Bert; the report of the loading
 function bert.from_pretrained(path, overrides, options)
-  local file = weights.open(path)
+  local file = weight_files.open(path)
   if not file.config then arguments.fail("bert.from_pretrained", "argument 'path': '%s' has no config.json, expected a Hugging Face folder", path) end
-  local model, report = weights.build(function() return bert.from_config(file.config, overrides) end, file, options)
+  local model, report = weight_files.build(function() return bert.from_config(file.config, overrides) end, file, options)
   file:close()
   return model, report
 end
