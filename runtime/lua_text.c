@@ -149,7 +149,7 @@ static int encode(lua_State *L) {
   const lua_Number limit = luaL_checknumber(L, 3);
   const spans_kind kind = spans_at(L, 6);
   const int flags = flags_at(L, 4);  /* before anything is pushed where an argument may be absent */
-  const int64_t max = room_for(size + other_size + 1, limit), room = other ? unic_wordpiece_pair_room(size, other_size, max) : max;
+  const int64_t max = room_for(size + other_size + 1, limit), room = other ? (int64_t)(size + other_size) + 3 : max;
   int32_t *ids = lua_newuserdata(L, (size_t)room * sizeof *ids);
   uint32_t (*spans)[2] = kind != SPANS_NONE ? lua_newuserdata(L, (size_t)room * sizeof *spans) : NULL;
   int64_t count, first;
@@ -293,9 +293,8 @@ static int batch(lua_State *L) {
   for (size_t i = 0; i < count; i++) {
     j.texts[i] = text_at(L, 2, "argument 'texts'", (int)i, &j.sizes[i]);
     if (pairs) j.others[i] = text_at(L, 8, "option 'pairs'", (int)i, &j.other_sizes[i]);
-    const int64_t max = jobs_max(&j, (int64_t)i);
     const size_t longer = pairs && j.other_sizes[i] > j.sizes[i] ? j.other_sizes[i] : j.sizes[i];
-    j.starts[i + 1] = j.starts[i] + (pairs ? unic_wordpiece_pair_room(j.sizes[i], j.other_sizes[i], max) : max);
+    j.starts[i + 1] = j.starts[i] + (pairs ? (int64_t)(j.sizes[i] + j.other_sizes[i]) + 3 : jobs_max(&j, (int64_t)i));
     j.place_starts[i + 1] = j.place_starts[i] + (int64_t)longer + 1;
   }
   j.ids = lua_newuserdata(L, (size_t)j.starts[count] * sizeof *j.ids + 1);

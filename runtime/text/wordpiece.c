@@ -352,20 +352,15 @@ int64_t unic_wordpiece_encode(const unic_wordpiece *v, const char *text, size_t 
   return o.count;
 }
 
-int64_t unic_wordpiece_pair_room(size_t a_size, size_t b_size, int64_t max) {
-  /* each text alone may fill the row before it is known how both share it */
-  const int64_t a = a_size < (size_t)max ? (int64_t)a_size : max, b = b_size < (size_t)max ? (int64_t)b_size : max;
-  return a + b + 3;
-}
-
 int64_t unic_wordpiece_encode_pair(const unic_wordpiece *v, const char *a, size_t a_size, const char *b, size_t b_size, int flags, int32_t *ids,
                                    int64_t max, uint32_t (*spans)[2], int64_t *first) {
   const bool bare = (flags & UNIC_ENCODE_BARE) != 0;
   const int64_t lead = bare ? 0 : 1, fit = max - 3 * lead;
   flags |= UNIC_ENCODE_BARE;
-  int64_t na = unic_wordpiece_encode(v, a, a_size, flags, ids + lead, fit, spans ? spans + lead : NULL);
+  /* both in full: who gives what depends on which is longer */
+  int64_t na = unic_wordpiece_encode(v, a, a_size, flags, ids + lead, (int64_t)a_size, spans ? spans + lead : NULL);
   const int64_t from = 2 * lead + na;
-  int64_t nb = unic_wordpiece_encode(v, b, b_size, flags, ids + from, fit, spans ? spans + from : NULL);
+  int64_t nb = unic_wordpiece_encode(v, b, b_size, flags, ids + from, (int64_t)b_size, spans ? spans + from : NULL);
   if (na + nb > fit) {
     const int64_t shorter = na < nb ? na : nb;
     /* when both must give, the one that was longer keeps the odd id; of equals the second */

@@ -61,11 +61,10 @@ int64_t unic_wordpiece_encode(const unic_wordpiece *vocabulary, const char *text
 
 /* Encode two texts as [CLS] a [SEP] b [SEP] (UNIC_ENCODE_BARE: a b) into at most `max` ids, so max >= 3 unless bare. When they do not fit, ids go
  * from the end of the longer one until both are equally long, then from both, as Hugging Face's "longest first" has it. *first gets how many
- * ids belong to a, [CLS] and its [SEP] included: the others are of token type 1. ids, and spans if not NULL, need room for
- * unic_wordpiece_pair_room of them; spans are places in the text that the id comes from. Returns how many ids there are. */
+ * ids belong to a, [CLS] and its [SEP] included: the others are of token type 1. ids, and spans if not NULL, need room for a_size + b_size + 3
+ * whatever max is; spans are places in the text that the id comes from. Returns how many ids there are. */
 int64_t unic_wordpiece_encode_pair(const unic_wordpiece *vocabulary, const char *a, size_t a_size, const char *b, size_t b_size, int flags,
                                    int32_t *ids, int64_t max, uint32_t (*spans)[2], int64_t *first);
-int64_t unic_wordpiece_pair_room(size_t a_size, size_t b_size, int64_t max);
 
 /* Write one row of a batch: count ids (cut to width), then [PAD]; mask (may be NULL): 1 for a token, 0 for padding. */
 void unic_wordpiece_row(const unic_wordpiece *vocabulary, const int32_t *ids, int64_t count, int64_t width, int64_t *row, uint8_t *mask);

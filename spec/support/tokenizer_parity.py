@@ -2,9 +2,14 @@
 """What Hugging Face's tokenizers makes of many texts, for spec/check/tokenizer.lua to compare with.
 
     python3 spec/support/tokenizer_parity.py OUT [REAL]
+    python3 spec/support/tokenizer_parity.py speed VOCABULARY uncased|cased FILE
 
-OUT gets texts.bin, characters.vocab.txt, ids.<case>.bin for each case and facts.txt (key, blank, value; a line each). A .bin is a run of records:
-a 32-bit count, then so many bytes (texts) or 32-bit ids. REAL is the folder of real data, if there is one.
+OUT gets characters.vocab.txt, facts.txt (key, blank, value; a line each) and .bin files, runs of records of 32-bit numbers unless told otherwise:
+texts.bin, special_texts.bin, first_texts.bin, second_texts.bin  bytes, then so many bytes of UTF-8
+ids.<case>.bin     n, n ids, n pairs of offsets in characters
+pairs.<case>.bin   max_length (0: none), n, n ids, n token types, n pairs of offsets
+decoded.<case>.bin n, n ids; then three texts: without special tokens, with them, without them and not cleaned up
+REAL is the folder of real data, if there is one. `speed` prints seconds of processor time for one pass over the lines of a file, in batches and one by one.
 """
 import csv
 import glob
@@ -17,9 +22,10 @@ import time
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
 import tokenizers  # noqa: E402
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors  # noqa: E402
 
 SURROGATES = range(0xD800, 0xE000)
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def real_texts(real):
@@ -77,16 +83,91 @@ def make(vocabulary, lowercase, strip_accents):
     return tok
 
 
+def special_texts(texts):
+    """Texts with names of special tokens in them, whole, broken, in other case and nested."""
+    rng = random.Random(21)
+    names = SPECIALS * 3 + ["[MAS", "mask]", "[mask]", "[[SEP]]", "[ CLS ]", "[", "]", "[CLS][CLS]", "\u200b[SEP]", "e\u0301[MASK]\u0301", "[UNK]s"]
+    out = []
+    for t in texts:
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(t) + 1)
+            t = t[:at] + rng.choice(names) + t[at:]
+        out.append(t)
+    return out
+
+
+def write_texts(path, texts):
+    with open(path, "wb") as f:
+        for t in texts:
+            b = t.encode()
+            f.write(struct.pack("<I", len(b)) + b)
+
+
+def write_ids(path, tok, texts):
+    with open(path, "wb") as f:
+        for at in range(0, len(texts), 1000):
+            for e in tok.encode_batch(texts[at:at + 1000]):
+                ids = e.ids
+                f.write(struct.pack("<%dI" % (3 * len(ids) + 1), len(ids), *ids, *(x for o in e.offsets for x in o)))
+
+
+def write_pairs(path, tok, firsts, seconds):
+    rng = random.Random(22)
+    with open(path, "wb") as f:
+        for a, b in zip(firsts, seconds):
+            limit = rng.choice((0, 3, 4, 5, 8, 13, 32, 64, 512))
+            if limit: tok.enable_truncation(limit, strategy="longest_first")
+            else: tok.no_truncation()
+            e = tok.encode(a, b)
+            ids = e.ids
+            f.write(struct.pack("<%dI" % (4 * len(ids) + 2), limit, len(ids), *ids, *e.type_ids, *(x for o in e.offsets for x in o)))
+    tok.no_truncation()
+
+
+def write_decoded(path, tok, texts):
+    """Ids of texts, and ids that no text gives."""
+    rng = random.Random(23)
+    rows = [e.ids for e in tok.encode_batch(texts)]
+    size = tok.get_vocab_size()
+    rows += [[rng.randrange(size) for _ in range(rng.randrange(1, 40))] for _ in range(5000)]
+    # tokens where English closes up, in every order
+    close = [i for t, i in tok.get_vocab().items() if t in (".", "?", "!", ",", "'", "n", "t", "do", "m", "s", "ve", "re", "not", "##s", "[SEP]")]
+    rows += [[rng.choice(close) for _ in range(rng.randrange(1, 12))] for _ in range(5000)]
+    with open(path, "wb") as f:
+        for ids in rows:
+            f.write(struct.pack("<%dI" % (len(ids) + 1), len(ids), *ids))
+            for cleanup, skip in ((True, True), (True, False), (False, True)):
+                tok.decoder = decoders.WordPiece(prefix="##", cleanup=cleanup)
+                b = tok.decode(ids, skip_special_tokens=skip).encode()
+                f.write(struct.pack("<I", len(b)) + b)
+
+
+def speed(vocabulary, case, path):
+    tok = make(vocabulary, case == "uncased", case == "uncased")
+    lines = [t for t in open(path, encoding="utf-8").read().split("\n") if t]
+    for run in (lambda: tok.encode_batch_fast(lines), lambda: [tok.encode(t) for t in lines]):
+        best = float("inf")
+        for _ in range(3):
+            start = time.process_time()
+            run()
+            best = min(best, time.process_time() - start)
+        print("%.6f" % best)
+
+
 def main(out, real=None):
     os.makedirs(out, exist_ok=True)
     facts = {"tokenizers": tokenizers.__version__}
     found = real_texts(real) if real else []
-    texts = found + random_texts(30000) + code_points()
-    facts.update(texts=len(texts), real_texts=len(found))
-    with open(out + "/texts.bin", "wb") as f:
-        for t in texts:
-            b = t.encode()
-            f.write(struct.pack("<I", len(b)) + b)
+    chance = random_texts(30000)
+    texts = found + chance + code_points()
+    write_texts(out + "/texts.bin", texts)
+    special = special_texts(found + chance)
+    write_texts(out + "/special_texts.bin", special)
+    pairs = (found + chance)[:: 3]
+    firsts, seconds = pairs, pairs[7:] + pairs[:7]
+    write_texts(out + "/first_texts.bin", firsts)
+    write_texts(out + "/second_texts.bin", seconds)
+    facts.update(texts=len(texts), real_texts=len(found), random_texts=len(chance), special_texts=len(special), pairs=len(pairs))
     characters = out + "/characters.vocab.txt"
     characters_vocabulary(characters)
     cases = {"characters_uncased": (characters, True, True), "characters_cased": (characters, False, False), "characters_accents": (characters, True, False),
@@ -96,21 +177,19 @@ def main(out, real=None):
         cases["beto_cased"] = (real + "/vocab/beto-spanish.vocab.txt", False, False)
     for name, case in cases.items():
         tok = make(*case)
-        with open("%s/ids.%s.bin" % (out, name), "wb") as f:
-            for at in range(0, len(texts), 1000):
-                for e in tok.encode_batch_fast(texts[at:at + 1000]):
-                    f.write(struct.pack("<%dI" % (len(e.ids) + 1), len(e.ids), *e.ids))
-        if real and not name.startswith("characters"):
-            lines = [t for t in open(real + "/text-es-nubes/sentences.txt", encoding="utf-8").read().split("\n") if t]
-            best = float("inf")
-            for _ in range(5):
-                start = time.perf_counter()
-                tok.encode_batch_fast(lines)
-                best = min(best, time.perf_counter() - start)
-            facts["mb_per_s." + name] = "%.3f" % (sum(len(t.encode()) for t in lines) / best / 1e6)
+        write_ids("%s/ids.%s.bin" % (out, name), tok, texts)
+        if name in ("characters_cased", "characters_stripped"):
+            continue
+        write_pairs("%s/pairs.%s.bin" % (out, name), tok, firsts, seconds)
+        tok.add_special_tokens(SPECIALS)
+        write_ids("%s/special_ids.%s.bin" % (out, name), tok, special)
+        write_decoded("%s/decoded.%s.bin" % (out, name), tok, found[:: 5] + chance[:: 5])
     with open(out + "/facts.txt", "w") as f:
         f.writelines("%s %s\n" % kv for kv in facts.items())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "speed":
+        speed(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

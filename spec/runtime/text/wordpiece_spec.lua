@@ -86,6 +86,93 @@ describe("wordpiece", function()
     assert.same({ { 2, 3 }, { 1, 1 }, { 0, 0 } }, { tok:encode("", { spans = true }) })
   end)
 
+  it("counts places in characters as well as in bytes, and in each text of a batch", function()
+    local str = "\195\137\195\137 \255low\240\159\152\128s."   -- two letters of two bytes, one that is no UTF-8, one character of four bytes
+    local odd = text.wordpiece { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "e", "##e", "low", "." }
+    local ids, first, last = odd:encode(str, { spans = "characters" })
+    assert.same({ 2, 4, 5, 1, 7, 3 }, ids)
+    assert.same({ { 1, 1, 2, 5, 10, 1 }, { 0, 1, 2, 9, 10, 0 } }, { first, last })
+    local _, byte_first, byte_last = odd:encode(str, { spans = "bytes" })
+    assert.same({ { 1, 1, 3, 7, 15, 1 }, { 0, 2, 4, 14, 15, 0 } }, { byte_first, byte_last })
+    assert.same({ odd:encode(str, { spans = "bytes" }) }, { odd:encode(str, { spans = true }) })
+    assert.is_nil((select(2, odd:encode(str, { spans = false }))))
+    for kind, starts in pairs { bytes = byte_first, characters = first } do
+      local rows, mask, spans = odd:batch({ "low", str }, { spans = kind, multiple = 8 })
+      assert.same({ 2, 8 }, mask.shape)
+      assert.same({ 2, 8, 2 }, spans.shape)
+      assert.equal("i64", spans.dtype)
+      assert.same({ 2, 6, 3, 0, 0, 0, 0, 0 }, rows:totable()[1])
+      local places = spans:totable()
+      assert.same({ { 0, 0 }, { 0, 3 }, { 0, 0 }, { 0, 0 } }, { unpack(places[1], 1, 4) })
+      for i = 1, 6 do assert.equal(starts[i] - 1, places[2][i][1]) end
+      assert.same({ 0, 0 }, places[2][8])
+    end
+  end)
+
+  it("gives marks that changed places the places of those that stood there, as Hugging Face does", function()
+    -- U+302E (class 224) is kept, U+0323 (220) goes; after ordering it is the second of both
+    local odd = text.wordpiece { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "e", "##\227\128\174" }
+    local ids, first, last = odd:encode("e\227\128\174\204\163", { spans = "characters", bare = true })
+    assert.same({ { 4, 5 }, { 1, 3 }, { 1, 3 } }, { ids, first, last })
+    ids, first, last = odd:encode("e\204\163\227\128\174", { spans = "characters", bare = true })
+    assert.same({ { 4, 5 }, { 1, 3 }, { 1, 3 } }, { ids, first, last })
+    -- more marks than there is room to order: the mark keeps its own place
+    local many = "e\227\128\174" .. ("\204\163"):rep(200)
+    ids, first, last = odd:encode(many, { spans = "characters", bare = true })
+    assert.same({ { 4, 5 }, { 1, 2 }, { 1, 2 } }, { ids, first, last })
+  end)
+
+  it("encodes pairs with token types, and shortens the longer text first", function()
+    local low, s, dot = id_of "low", id_of "##s", id_of "."
+    assert.same({ { 2, low, s, 3, low, dot, 3 }, { 0, 0, 0, 0, 1, 1, 1 } }, { tok:encode("lows", { pair = "low." }) })
+    assert.same({ { low, s, low, dot }, { 0, 0, 1, 1 } }, { tok:encode("lows", { pair = "low.", bare = true }) })
+    assert.same({ { 2, 3, 3 }, { 0, 0, 1 } }, { tok:encode("", { pair = "" }) })
+    assert.same({ { 2, 4, 3, low, 3 }, { 0, 0, 0, 1, 1 } }, { tok:encode("[MASK]", { pair = "low", specials_in_text = true }) })
+    local _, _, first, last = tok:encode("lows", { pair = " l\195\179w.", spans = "characters" })
+    assert.same({ { 1, 1, 4, 1, 2, 5, 1 }, { 0, 3, 4, 0, 4, 5, 0 } }, { first, last })
+    -- How many ids of 6 and of 7 are left, as tokenizers 0.23.3 has it ("longest_first").
+    local six, seven = ("low "):rep(6), (". "):rep(7)
+    local function left(a, b, max)
+      local ids, types = tok:encode(a, { pair = b, max_length = max })
+      assert.equal(#ids, #types)
+      local n = { 0, 0 }
+      for _, kind in ipairs(types) do n[kind + 1] = n[kind + 1] + 1 end
+      assert.equal(3, ids[n[1]])
+      assert.equal(3, ids[#ids])
+      return { n[1] - 2, n[2] - 1 }
+    end
+    for max, expected in pairs { [3] = { 0, 0 }, [4] = { 0, 1 }, [5] = { 1, 1 }, [6] = { 1, 2 }, [8] = { 2, 3 }, [13] = { 5, 5 }, [14] = { 5, 6 }, [15] = { 6, 6 }, [16] = { 6, 7 } } do
+      assert.same(expected, left(six, seven, max))
+      assert.same({ expected[2], expected[1] }, left(seven, six, max))
+    end
+    assert.same({ 2, 3 }, left(six, six, 8))
+    assert.same({ 1, 6 }, left("low", seven, 10))
+    assert.same({ 6, 1 }, left(seven, "low", 10))
+    assert.same({ 0, 5 }, left("", seven, 8))
+  end)
+
+  it("makes batches of pairs on any number of threads", function()
+    local firsts, seconds = {}, {}
+    for i = 1, 60 do firsts[i], seconds[i] = ("lower "):rep(i % 7), ("un\195\161ffable. "):rep(i % 11) end
+    local before = unic.threads()
+    finally(function() unic.threads(before) end)
+    for threads = 1, 3 do
+      unic.threads(threads)
+      local rows, mask, types, spans = tok:batch(firsts, { pairs = seconds, max_length = 20, spans = "characters", multiple = 4 })
+      assert.same({ 60, 20 }, rows.shape)
+      assert.equal("i64", types.dtype)
+      local ids, inside, kinds, places = rows:totable(), mask:to("i64"):totable(), types:totable(), spans:totable()
+      for i = 1, 60 do
+        local own, own_types, first, last = tok:encode(firsts[i], { pair = seconds[i], max_length = 20, spans = "characters" })
+        for k = 1, 20 do
+          local there = k <= #own
+          assert.same({ own[k] or tok.pad, there and 1 or 0, own_types[k] or 0, there and first[k] - 1 or 0, there and last[k] or 0 },
+                      { ids[i][k], inside[i][k], kinds[i][k], places[i][k][1], places[i][k][2] })
+        end
+      end
+    end
+  end)
+
   it("finds ids and tokens by string and number", function()
     assert.equal(32, tok.size)
     assert.same({ 0, 1, 2, 3, 4 }, { tok.pad, tok.unk, tok.cls, tok.sep, tok.mask })
