@@ -182,4 +182,22 @@ function methods:save(path)
   output:commit()
 end
 
+--- Stem a text as PadChest's reports are: lower case, each word by its stem, no accents, one blank between words and marks.
+-- `text.stem("Derrame pleural crónico.", "es")` is "derram pleural cronic ." Needs libstemmer (Debian package libstemmer0d).
+-- @param str the text, or one word
+-- @param language a language's code or English name: "es", "spanish", "pt", ...
+-- @param[opt] options `strip_accents` (default true): take the accents off the stems
+-- @return a text
+function text.stem(str, language, options)
+  return require("unic.text.stem").text(str, language, options)
+end
+
+--- The stop words of a language: articles, pronouns, prepositions, auxiliary verbs, ..., in full forms with their accents, without negations.
+-- @param which a two-letter code (de, en, es, fr, it, pt), or the path of a file of one's own: words parted by white space, # for remarks
+-- @return {word = true}
+-- @return how many there are
+function text.stopwords(which)
+  return require("unic.text.stopwords").read(which)
+end
+
 return text

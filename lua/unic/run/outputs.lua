@@ -89,11 +89,8 @@ local function result_text(name, value)
   return (tostring(value):gsub("%s+", "_"))
 end
 
---- End the run: prints `result key=value ...`, the last line of stdout, and writes it into the manifest and the report.
--- @param values a list of {key, value}, in that order (or a table key -> value, sorted); a missing value is nan
--- @return the line
-function outputs:result(values)
-  if self.finish then self:finish() end
+-- The values of a result line as a list of {key, text}.
+local function result_list(values)
   local list = {}
   if values[1] then
     for i, pair in ipairs(values) do list[i] = { pair[1], result_text(pair[1], pair[2]) } end
@@ -101,15 +98,30 @@ function outputs:result(values)
     for name, value in pairs(values) do list[#list + 1] = { name, result_text(name, value) } end
     table.sort(list, function(a, b) return a[1] < b[1] end)
   end
+  return list
+end
+
+--- The result line of a script that has no run: `result key=value ...`. A script prints it last, by outputs.print.
+-- @param values as for run:result
+-- @return the line
+function outputs.line(values)
   local words = { "result" }
-  for _, pair in ipairs(list) do words[#words + 1] = pair[1] .. "=" .. pair[2] end
-  local line = table.concat(words, " ")
+  for _, pair in ipairs(result_list(values)) do words[#words + 1] = pair[1] .. "=" .. pair[2] end
+  return table.concat(words, " ")
+end
+
+--- End the run: prints `result key=value ...`, the last line of stdout, and writes it into the manifest and the report.
+-- @param values a list of {key, value}, in that order (or a table key -> value, sorted); a missing value is nan
+-- @return the line
+function outputs:result(values)
+  if self.finish then self:finish() end
+  local line = outputs.line(values)
   if self.skipped_rows then
     local n = #self.skipped_rows
     self:say(("%d row%s left out, listed in %s/skipped.csv"):format(n, n == 1 and " was" or "s were", self.dir))
   end
   if self.progress then self.progress:write_log(line) end
-  self.result_list = list
+  self.result_list = result_list(values)
   self:note_result(line)
   outputs.print(line)
   return line

@@ -141,7 +141,10 @@ describe("wordpiece", function()
       assert.equal(3, ids[#ids])
       return { n[1] - 2, n[2] - 1 }
     end
-    for max, expected in pairs { [3] = { 0, 0 }, [4] = { 0, 1 }, [5] = { 1, 1 }, [6] = { 1, 2 }, [8] = { 2, 3 }, [13] = { 5, 5 }, [14] = { 5, 6 }, [15] = { 6, 6 }, [16] = { 6, 7 } } do
+    local table_of = {
+      [3] = { 0, 0 }, [4] = { 0, 1 }, [5] = { 1, 1 }, [6] = { 1, 2 }, [8] = { 2, 3 }, [13] = { 5, 5 }, [14] = { 5, 6 }, [15] = { 6, 6 }, [16] = { 6, 7 },
+    }
+    for max, expected in pairs(table_of) do
       assert.same(expected, left(six, seven, max))
       assert.same({ expected[2], expected[1] }, left(seven, six, max))
     end
