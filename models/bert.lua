@@ -261,7 +261,12 @@ local function named(defaults)
     return bert.Bert(all)
   end
 end
-bert.bert_base = named { width = 768, depth = 12, heads = 12, hidden = 3072 }
-bert.bert_small = named { width = 128, depth = 2, heads = 4, hidden = 256, positions = 256 }
+
+--- The encoders that have names, as options of bert.Bert and bert.BertForMaskedLM without `vocab`.
+bert.sizes = {
+  bert_base = { width = 768, depth = 12, heads = 12, hidden = 3072 },
+  bert_small = { width = 128, depth = 2, heads = 4, hidden = 256, positions = 256 },
+}
+bert.bert_base, bert.bert_small = named(bert.sizes.bert_base), named(bert.sizes.bert_small)
 
 return bert

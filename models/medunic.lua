@@ -4,9 +4,11 @@
 --   P_l (proj_l)   text features  -> joint space, used by CVL and for zero-shot prompts
 --   P_d (proj_d)   text features  -> the space of CTR
 -- @module unic.models.medunic
+local cjson = require "cjson"
 local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local core = require "unic.core"
+local files = require "unic.files"
 local resnet = require "unic.models.resnet"
 local vit = require "unic.models.vit"
 local bert = require "unic.models.bert"
@@ -31,21 +33,28 @@ local SIZE = { "integer", least = 1 }
 
 local Medunic = nn.class "Medunic"
 
---- @param options `vision` and `text` (names of encoders), `vocab` (number of tokens), `channels` (of the pictures), `size` (their side), `dim` (512,
--- joint space), `ctr_dim` (512), `hidden` (2048, of the projectors), `pool` ("cls" or "mean", of the text), `dropout` (0.1, of the text encoder),
--- `position_map` (false; small networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart), `checkpoint` (the
--- encoders' blocks are computed again in the backward: `unic.checkpoint`)
+--- @param options `vision` and `text` (names of encoders), `text_config` (the text encoder as a Hugging Face config.json says, instead of `text`),
+-- `vocab` (number of tokens), `channels` (of the pictures), `size` (their side), `dim` (512, joint space), `ctr_dim` (512), `hidden` (2048, of the
+-- projectors), `pool` ("cls" or "mean", of the text), `dropout` (of the text encoder; 0.1, or as text_config says), `position_map` (false; small
+-- networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart), `checkpoint` (the encoders' blocks are
+-- computed again in the backward: `unic.checkpoint`)
 function Medunic:init(options)
   local o = arguments.options("medunic", options, {
     vision = "string", text = "string", vocab = SIZE, channels = SIZE, size = SIZE, dim = SIZE, ctr_dim = SIZE, hidden = SIZE,
     pool = { "choice", "cls", "mean" }, dropout = { "number", least = 0, most = 1 }, position_map = "boolean",
-    checkpoint = "boolean",
+    checkpoint = "boolean", text_config = "table",
   })
   arguments.check("medunic", "vision", o.vision, "string")
-  arguments.check("medunic", "text", o.text, "string")
+  if not o.text_config then arguments.check("medunic", "text", o.text, "string") end
   local is_vit = o.vision:find "^vit" ~= nil
   self.image_encoder = pick("vision", o.vision, VISION){ channels = o.channels, size = is_vit and o.size or nil, checkpoint = o.checkpoint }
-  self.text_encoder = pick("text", o.text, TEXT) { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout, checkpoint = o.checkpoint }
+  local bert_options = { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout, checkpoint = o.checkpoint }
+  if o.text_config then
+    bert_options.head = "none"
+    self.text_encoder = bert.from_config(o.text_config, bert_options)
+  else
+    self.text_encoder = pick("text", o.text, TEXT)(bert_options)
+  end
   self.pool = o.pool or "cls"
   local features = self.image_encoder.features
   if o.position_map then
@@ -72,14 +81,43 @@ end
 --- The model that a recipe's options describe, with fresh weights.
 -- @param opt the options of recipes/pretrain_medunic.lua
 -- @param vocab number of tokens
+-- @param[opt] text_config the text encoder as a Hugging Face config.json says, its dropout too (else by `opt.text` and `opt.dropout`)
 -- @return a Medunic
-function Medunic.from_options(opt, vocab)
+function Medunic.from_options(opt, vocab, text_config)
   local pictures = Medunic.pictures(opt)
   return Medunic {
     vision = opt.vision, text = opt.text, vocab = vocab, channels = pictures.channels, size = pictures.size, dim = opt.dim, ctr_dim = opt.ctr_dim,
-    hidden = opt.hidden, pool = opt.pool, dropout = opt.dropout, position_map = opt.map and opt.vision == "resnet_small",
+    hidden = opt.hidden, pool = opt.pool, dropout = not text_config and opt.dropout or nil, text_config = text_config, position_map = opt.map and opt.vision == "resnet_small",
     checkpoint = opt.recompute,
   }
+end
+
+local TEXT_CONFIG = "/text_config.json"   -- in the run folder, when the text encoder is none of those with a name
+
+--- Keep in a run's folder what its text encoder is, for `from_run`.
+-- @param dir the folder
+-- @param model a Medunic
+function Medunic.note_text(dir, model) files.write_file(dir .. TEXT_CONFIG, cjson.encode(bert.config(model.text_encoder)) .. "\n") end
+
+--- What `note_text` kept.
+-- @param dir the folder
+-- @return the fields of a config.json, or nil
+function Medunic.noted_text(dir)
+  local file = io.open(dir .. TEXT_CONFIG, "r")
+  if not file then return nil end
+  local ok, config = pcall(cjson.decode, file:read "*a")
+  file:close()
+  if not ok or type(config) ~= "table" then core.fail(("[medunic] '%s%s': is not JSON, expected what a run wrote"):format(dir, TEXT_CONFIG)) end
+  return config
+end
+
+--- The model of a finished run, with fresh weights.
+-- @param run what `unic.run.open` gave
+-- @param vocab number of tokens
+-- @return a Medunic
+function Medunic.from_run(run, vocab)
+  local config = Medunic.noted_text(run.dir)
+  return Medunic.from_options(run.options, config and config.vocab_size or vocab, config)
 end
 
 --- Image features before projection.

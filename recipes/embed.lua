@@ -14,7 +14,7 @@ local opt = unic.options {
 local run = unic.run.open(opt.run)
 local device = unic.device(opt.device)
 local tokenizer = unic.text.wordpiece(run.vocab)
-local model = medunic.from_options(run.options, tokenizer.size)
+local model = medunic.from_run(run, tokenizer.size)
 run:load(model)
 model:to(device)
 

@@ -3,13 +3,15 @@
 --   ./unic recipes/pretrain_medunic.lua                                  small encoders from scratch on the built-in set, minutes on a CPU
 --   ./unic recipes/pretrain_medunic.lua --data my.csv --vocab vocab.txt  one's own pairs: image,report,language
 --   ./unic recipes/pretrain_medunic.lua --preset paper --data my.csv     ResNet-50 and BERT-base as in the paper
+--   ./unic recipes/pretrain_medunic.lua --text-init runs/pretrain_mlm/1/huggingface --freeze 1   the text encoder that pretrain_mlm.lua made
 --
 -- L = CVL + SSV + CTR: images against reports, two views of an image, two dropout views of a report.
 local unic = require "unic"
-local losses, optim, data, text = unic.losses, unic.optim, unic.data, unic.text
+local losses, optim, data = unic.losses, unic.optim, unic.data
 local medunic = require "unic.models.medunic"
 local phantom = require "unic.datasets.phantom"
 local evaluate = require "unic.recipes.evaluate"
+local text_weights = require "unic.recipes.text_weights"
 
 local opt = unic.options {
   usage = "Pre-train an image and a text encoder on pairs of X-rays and reports in several languages.",
@@ -29,6 +31,7 @@ local opt = unic.options {
   { "vision", "resnet_small", "vision encoder: resnet_small, resnet18 .. resnet152, vit_small, vit_b16, vit_l32" },
   { "vision_init", nil, "weights of the vision encoder: a file of torchvision, timm, MAE, ... (unic.weights.load)", kind = "string" },
   { "text", "bert_small", "text encoder: bert_small, bert_base" },
+  { "text_init", nil, "weights of the text encoder: a Hugging Face folder (its size, vocabulary and dropout count) or a weight file", kind = "string" },
   { "data", "phantom", "data set: a CSV file, a folder with data.csv, or phantom (the built-in set)" },
   { "size", 0, "side of the pictures the network sees; 0 = 64 for small encoders, 224 for the others", kind = "integer", least = 0 },
   { "store", 0, "side of the pictures kept in memory, from which crops are taken; 0 = as the encoder asks", kind = "integer", least = 0 },
@@ -69,13 +72,18 @@ local size, store, channels = pictures.size, pictures.store, pictures.channels
 local built_in = opt.data == "phantom"
 local train = data.open(opt.data, { split = "train", size = store, strict = not built_in and opt.strict or nil, studies = built_in and opt.studies or nil })
 run:data("train", train)
-local tokenizer = text.wordpiece(opt.vocab or phantom.vocab)
+local source = opt.text_init and text_weights.open(opt.text_init)
+local tokenizer = text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab)
 run:vocabulary(tokenizer)
 
-local model = medunic.from_options(opt, tokenizer.size)
+local text_config = source and (run.resumed and medunic.noted_text(run.dir) or text_weights.config(source, opt:given "dropout" and opt.dropout))
+local model = medunic.from_options(opt, source and source.rows or tokenizer.size, text_config)
+local has_new_words = source and text_weights.fill(model.text_encoder, source, tokenizer)
 if opt.vision_init and not run.resumed then unic.weights.load(model.image_encoder, opt.vision_init) end
+if text_config and run.dir then medunic.note_text(run.dir, model) end
 if opt.init then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
 model.text_encoder:freeze(opt.freeze)
+if has_new_words then model.text_encoder.embeddings:requires_grad_(true) end   -- they have everything to learn
 model:to(run.device)
 
 local make = ({ adamw = optim.AdamW, sgd = optim.SGD, lars = optim.LARS, bertadam = optim.BertAdam })[opt.optimizer]
@@ -133,5 +141,5 @@ run:skipped(train:errors())
 evaluate(run, model, tokenizer, {
   data = opt.data, size = store, crop = size, channels = channels, built_in = built_in, seed = opt.seed, prompts = phantom.prompt_file, split = "test",
   -- what chance is, for the built-in set's own encoders; five of the large ones would take longer than the training
-  untrained = size <= 64 and function() return medunic.from_options(opt, tokenizer.size) end or nil,
+  untrained = size <= 64 and function() return medunic.from_options(opt, tokenizer.size, text_config) end or nil,
 })

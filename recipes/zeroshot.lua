@@ -17,7 +17,7 @@ local opt = unic.options {
 }
 local run = unic.run.open(opt.run)
 local tokenizer = unic.text.wordpiece(run.vocab)
-local model = medunic.from_options(run.options, tokenizer.size)
+local model = medunic.from_run(run, tokenizer.size)
 run:load(model)
 
 local pictures = medunic.pictures(run.options)
