@@ -2,6 +2,7 @@
 -- text encoder of pretrain_medunic.lua. recipes/text_weights.lua, which both load with.
 local unic = require "unic"
 local bert = require "unic.models.bert"
+local lfs = require "lfs"
 local phantom = require "unic.datasets.phantom"
 local support = require "spec.support.files"
 local testing = require "unic.testing"
@@ -79,7 +80,10 @@ describe("recipes/pretrain_mlm.lua", function()
     file:close()
     local source = text_weights.open(path)
     local tokenizer = text_weights.tokenizer(source)
+    local was_quiet = testing.quiet
+    testing.quiet = true
     local again, kept = text_weights.model(source, { head = "mlm" }, tokenizer), bert.BertForMaskedLM(merged(bert.sizes.bert_small, { vocab = 832 }))
+    testing.quiet = was_quiet
     unic.run.open(folder .. "/run"):load(kept)
     for name, t in pairs((kept:state_dict())) do assert.same_bits(t, (again:state_dict())[name]) end
     local ds = unic.data.open("phantom", { split = "val", studies = 20, images = false })
@@ -169,15 +173,19 @@ describe("recipes/pretrain_mlm.lua", function()
 end)
 
 describe("recipes/text_weights.lua", function()
-  local folder, path, tokens
+  local folder, path, tokens, was_quiet
   setup(function()
+    was_quiet, testing.quiet = testing.quiet, true   -- no reports of loading
     folder = support.folder()
     path, tokens = folder .. "/small", { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b" }
     weights.save_pretrained(path, bert.BertForMaskedLM { vocab = 7, width = 64, depth = 3, heads = 2, hidden = 16, positions = 12, dropout = 0.25 }, {
       config = bert.config(bert.Bert { vocab = 7, width = 64, depth = 3, heads = 2, hidden = 16, positions = 12, dropout = 0.25 }), tokenizer = text.wordpiece(tokens),
     })
   end)
-  teardown(function() support.remove(folder) end)
+  teardown(function()
+    testing.quiet = was_quiet
+    support.remove(folder)
+  end)
 
   local function vocab_of(list)
     local name = os.tmpname()
@@ -249,7 +257,9 @@ describe("pretrain_medunic.lua --text-init", function()
     path = folder .. "/text"
     local model = bert.BertForMaskedLM { vocab = 832, width = 32, depth = 3, heads = 2, hidden = 48, positions = 256, dropout = 0.2 }
     weights.save_pretrained(path, model, { config = bert.config(model), tokenizer = text.wordpiece(phantom.vocab) })
-    options = { text_init = path, steps = 3, studies = 64, batch = 8, warmup = 1, lr = 1e-2, log_every = 1 }
+    assert(lfs.mkdir(folder .. "/pairs"))
+    require("spec.support.data").write_set(folder .. "/pairs", 40)
+    options = { data = folder .. "/pairs", size = 16, text_init = path, steps = 3, batch = 8, warmup = 1, lr = 1e-2, log_every = 1 }
   end)
   teardown(function() support.remove(folder) end)
 
