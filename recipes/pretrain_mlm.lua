@@ -103,14 +103,23 @@ local function with(more)
   return all
 end
 
--- A held-out split, the same tokens hidden at every call: loss and accuracy over all of them and by language, into eval.csv.
-local function evaluate(split)
+-- A part that is not trained on; where a handful of rows has none to spare, the training rows.
+local parts = {}
+local function part(split)
+  if parts[split] then return parts[split] end
   local opened, ds = pcall(open, split)
   if not opened then
     if built_in or not tostring(ds):find("belongs to split", 1, true) then error(ds, 0) end
     run:say("no row is held out (split '%s'): what follows is measured on the training rows", split)
-    split, ds = "train", train
+    ds = train
   end
+  parts[split] = ds
+  return ds
+end
+
+-- Loss and accuracy over all hidden tokens of a split and by language, into eval.csv; the same tokens are hidden at every call.
+local function evaluate(split)
+  local ds = part(split)
   local sums = {}   -- name -> loss, hits, tokens
   local was = model.training
   model:eval()
@@ -130,8 +139,8 @@ local function evaluate(split)
   for name, sum in pairs(sums) do
     local loss, hits, n = sum[1]:item(), sum[2]:item(), sum[3]:item()
     found[name] = { loss = loss / n, accuracy = hits / n }
-    rows[#rows + 1] = { split = split, metric = "mlm_loss", language = name, value = loss / n, n = n }
-    rows[#rows + 1] = { split = split, metric = "mlm_accuracy", language = name, value = hits / n, n = n }
+    rows[#rows + 1] = { split = ds.split, metric = "mlm_loss", language = name, value = loss / n, n = n }
+    rows[#rows + 1] = { split = ds.split, metric = "mlm_accuracy", language = name, value = hits / n, n = n }
   end
   table.sort(rows, function(a, b) return a.metric .. a.language < b.metric .. b.language end)
   run:eval(rows)
