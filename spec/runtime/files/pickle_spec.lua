@@ -66,16 +66,20 @@ describe("pickles", function()
 
   it("hold classes and objects, of which only the names are looked at", function()
     assert.same({
-      class = "<class os.system>", stack = "<class a.b>", dtype = "torch.float16", new = "<object of a.B>", ex = "<object of a.B>", obj = "<object of a.B>", inst = "<object of a.B>",
-      state = "<object of a.B>", twice = "<object of ?>", size = "[2, 3]", device = "cuda:1", scalar = "1.5", half = "1.5", int = "-2", old = "<2 bytes>", array = "<array of numpy>",
+      class = "<class os.system>", stack = "<class a.b>", dtype = "torch.float16", new = "<object of a.B>", ex = "<object of a.B>",
+        obj = "<object of a.B>", inst = "<object of a.B>",
+      state = "<object of a.B>", twice = "<object of ?>", size = "[2, 3]", device = "cuda:1", scalar = "1.5", half = "1.5", int = "-2",
+        old = "<2 bytes>", array = "<array of numpy>",
       storage = "<storage>", text = "<storage>", odd = "<class a??.b>",
     }, metadata("class", p.global("os", "system"), "stack", p.text "a" .. p.text "b" .. "\147", "dtype", p.global("torch", "float16"), "new", p.global("a", "B") .. ")\129",
-      "ex", p.global("a", "B") .. ")}\146", "obj", "(" .. p.global("a", "B") .. "K\1o", "inst", "(K\1ia\nB\n", "state", p.call("a", "B") .. p.dict("x", p.call("os", "system")) .. "b",
+      "ex", p.global("a", "B") .. ")}\146", "obj", "(" .. p.global("a", "B") .. "K\1o", "inst", "(K\1ia\nB\n", "state", p.call("a",
+        "B") .. p.dict("x", p.call("os", "system")) .. "b",
       "twice", p.call("a", "b") .. ")R", "size", p.call("torch", "Size", p.ints { 2, 3 }), "device", p.call("torch", "device", p.text "cuda", p.int(1)),
       "scalar", p.call("numpy.core.multiarray", "scalar", p.call("numpy", "dtype", p.text "f8", p.no, p.yes), "C\8" .. "\0\0\0\0\0\0\248\63"),
       "half", p.call("numpy._core.multiarray", "scalar", p.call("numpy", "dtype", p.text "f2"), "C\2\0\62"),
       "int", p.call("numpy._core.multiarray", "scalar", p.call("numpy", "dtype", p.text "i2"), p.call("_codecs", "encode", p.text "þÿ", p.text "latin1")),
-      "old", p.call("_codecs", "encode", p.text "\0ÿ", p.text "latin1"), "array", p.call("numpy.core.multiarray", "_reconstruct", p.global("numpy", "ndarray"), p.ints { 0 }, "C\1b"),
+      "old", p.call("_codecs", "encode", p.text "\0ÿ", p.text "latin1"), "array", p.call("numpy.core.multiarray", "_reconstruct", p.global("numpy",
+        "ndarray"), p.ints { 0 }, "C\1b"),
       "storage", p.tuple(p.text "storage") .. "Q", "text", "Px\n", "odd", p.global("a\1\255", "b")))
   end)
 
@@ -88,7 +92,8 @@ describe("pickles", function()
       p.call("os", "system", command), p.call("posix", "system", command), p.call("builtins", "eval", p.text(("__import__('os').system('touch %s')"):format(victim))),
       p.call("subprocess", "Popen", command), "(" .. command .. "ios\nsystem\n", "(" .. system .. command .. "o", system .. p.tuple(command) .. "\129",
       system .. p.tuple(command) .. "}\146", p.text "os" .. p.text "system" .. "\147" .. p.tuple(command) .. "R",
-      p.call("a", "B") .. p.dict("__setstate__", p.call("os", "system", command)) .. "b", p.call("builtins", "getattr", p.global("os", ""), p.text "system") .. p.tuple(command) .. "R",
+      p.call("a", "B") .. p.dict("__setstate__", p.call("os", "system", command)) .. "b", p.call("builtins", "getattr", p.global("os", ""),
+        p.text "system") .. p.tuple(command) .. "R",
       p.call("collections", "defaultdict", system) .. p.text "k" .. p.call("os", "system", command) .. "s", p.call("torch", "load", p.text "/etc/passwd"),
       p.call("builtins", "open", p.text(victim), p.text "w"), p.call("numpy", "load", p.text(victim)), p.call("pathlib", "PosixPath", p.text(victim)),
     }

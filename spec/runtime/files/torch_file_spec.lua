@@ -165,7 +165,8 @@ describe("PyTorch files", function()
     local object = p.call("__torch__", "Net") .. p.dict("fc", module) .. "b"
     local more = { { name = "archive/constants.pkl", data = "\128\2)." }, { name = "archive/code/x.py", data = "import os" } }
     assert.same({ "fc.weight" }, open(build.torch(object, { ["0"] = six }, { more = more })):names())
-    assert.equal("is a TorchScript archive, of which only plain tensors can be read: data.pkl: byte 3: 120 is no opcode of a pickle", refusal(build.torch("x", {}, { more = more })))
+    assert.equal("is a TorchScript archive, of which only plain tensors can be read: data.pkl: byte 3: 120 is no opcode of a pickle",
+      refusal(build.torch("x", {}, { more = more })))
   end)
 
   it("read a storage's values only when its checksum fits, and a BOOL only of 0 and 1", function()
