@@ -156,8 +156,8 @@ local ROWS = {
     "[weights.load] 'DIR/linear.safetensors': 2 of the Twin's 4 tensors match by the map the caller's; missing: b.weight, b.bias" },
   { "build: no function", function() weights.build(3, at "linear.safetensors") end, "[weights.build] argument 'make': the number 3, expected a function" },
   { "load: maps that fit equally well", function() weights.load(Nested(), at "nested.safetensors") end,
-    "[weights.load] 'DIR/nested.safetensors': these maps fit the Nested equally well and differ: same (2 of 4), checkpoint (2 of 4), deit (2 of 4), " ..
-    "mae (2 of 4); choose one with the option map" },
+    "[weights.load] 'DIR/nested.safetensors': these maps fit the Nested equally well and differ: same (2 of 4), deit (2 of 4), mae (2 of 4), " ..
+    "torchvision (2 of 4); choose one with the option map" },
   { "build: a function of nothing", function() weights.build(function() end, at "linear.safetensors") end,
     "[weights.build] argument 'make's result': nil, expected a module" },
   -- saving

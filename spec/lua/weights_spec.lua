@@ -265,7 +265,7 @@ describe("unic.weights", function()
       local report = weights.load(resnet.resnet_small {}, put("said.safetensors", theirs), { map = "torchvision", quiet = true })
       assert.equal(at "said.safetensors" .. [[ (safetensors): 72 of 72 tensors matched, map torchvision
   this map was tried on files written by torchvision with random weights, not on downloaded ones
-  left over, as expected (the classifier): module.fc.bias, module.fc.weight
+  left over, as expected (the classifier, training state): module.fc.bias, module.fc.weight
   converted: 1 tensors to the model's dtype]], tostring(report))
       assert.same({ kind = "safetensors", files = { at "said.safetensors" } }, { kind = report.kind, files = report.files })
     end)
@@ -295,10 +295,15 @@ describe("unic.weights", function()
       loads(resnet.resnet_small {}, with "", { ["fc.weight"] = { 3, 128 }, ["fc.bias"] = { 3 } }, "torchvision", { "fc.bias", "fc.weight" })
       loads(resnet.resnet_small {}, with "state_dict.module.", { ["state_dict.module.fc.bias"] = { 3 } }, "torchvision", { "state_dict.module.fc.bias" })
     end)
+    it("torchvision's training scripts", function()
+      loads(resnet.resnet_small {}, with "model.", { ["model.fc.bias"] = { 3 }, ["optimizer.state.0.momentum_buffer"] = { 1 } }, "torchvision",
+        { "model.fc.bias", "optimizer.state.0.momentum_buffer" })
+    end)
     it("timm", function() loads(vit_tiny(), with "", { ["head.weight"] = { 3, 16 }, ["head.bias"] = { 3 } }, "timm", { "head.bias", "head.weight" }) end)
     it("MAE", function()
       loads(vit_tiny(), with "model.", { ["model.mask_token"] = { 1 }, ["model.decoder_embed.weight"] = { 2 } }, "mae",
         { "model.decoder_embed.weight", "model.mask_token" })
+      loads(vit_tiny(), with "model.", {}, "mae", {})
     end)
     it("DeiT", function() loads(vit_tiny(), with "model.", { ["model.head.bias"] = { 3 } }, "deit", { "model.head.bias" }) end)
     it("Hugging Face's BERT, old spellings too", function()

@@ -58,12 +58,6 @@ local OTHERS = {
 
 local EXPECTED = "expected safetensors, PyTorch (.pt, .pth, .bin), NumPy (.npy, .npz), an index of shards (.index.json) or a folder"
 
-local function door(name, path)
-  local open = core.files[name]
-  if not open then fail(OP, "'%s': this build has no reader for such files (%s)", path, name) end
-  return open(path)
-end
-
 -- The name of a zip file's first member: `x.npy` in NumPy's, `archive/data.pkl` in PyTorch's.
 local function first_member(head)
   local length = (head:byte(27) or 0) + 256 * (head:byte(28) or 0)
@@ -83,11 +77,11 @@ local function open_one(path)
     return handle:metadata().unic and "checkpoint" or "safetensors", handle
   end
   if head:sub(1, 4) == "PK\3\4" then
-    if first_member(head):find "%.npy$" then return "numpy", door("npy_open", path) end
-    return "torch", door("torch_open", path)
+    if first_member(head):find "%.npy$" then return "numpy", core.files.npy_open(path) end
+    return "torch", core.files.torch_open(path)
   end
-  if head:sub(1, 6) == "\147NUMPY" then return "numpy", door("npy_open", path) end
-  if head:byte(1) == 0x80 and (head:byte(2) or 9) <= 5 or head:sub(258, 262) == "ustar" then return "torch", door("torch_open", path) end
+  if head:sub(1, 6) == "\147NUMPY" then return "numpy", core.files.npy_open(path) end
+  if head:byte(1) == 0x80 and (head:byte(2) or 9) <= 5 or head:sub(258, 262) == "ustar" then return "torch", core.files.torch_open(path) end
   if head:find "^%s*{" then return "index" end
   for _, other in ipairs(OTHERS) do
     if head:find(other[1]) then fail(OP, "'%s': %s, %s", path, other[2], EXPECTED) end

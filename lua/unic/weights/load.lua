@@ -125,12 +125,17 @@ local function same_plan(a, b)
   return a.count == b.count
 end
 
--- The map that names most of the model's tensors; among those that name the same ones, the one that explains most of the rest.
+-- The map that names most of the model's tensors; among those that name the same ones, the one that explains most of the rest, then the one whose signs
+-- the file bears.
 local function choose(file, model, slots, theirs)
-  local best, rivals, tried = nil, {}, {}
+  local best, rivals, tried, all = nil, {}, {}, {}
+  for i, entry in ipairs(theirs) do all[i] = entry.name end
+  local function looks(map) return names.looks_like(map, all) end
   for order, name in ipairs(names.list()) do
     local map = names.get("weights.load", name)
-    local plan = assign(map, slots, theirs)
+    -- Others' files begin their names with `model.` too: only our own checkpoints are taken for such.
+    local meant = name ~= "checkpoint" or file.kind == "checkpoint" or file.kind == "run"
+    local plan = assign(map, slots, meant and theirs or {})
     local one = { name = name, map = map, plan = plan, order = order }
     if plan.count > 0 then tried[#tried + 1] = one end
     if not best or plan.count > best.plan.count then
@@ -138,7 +143,7 @@ local function choose(file, model, slots, theirs)
     elseif plan.count == best.plan.count and plan.count > 0 then
       if not same_plan(plan, best.plan) then
         rivals[#rivals + 1] = one
-      elseif #plan.left_over < #best.plan.left_over then
+      elseif #plan.left_over < #best.plan.left_over or #plan.left_over == #best.plan.left_over and best.name ~= "same" and looks(map) and not looks(best.map) then
         best = one
       end
     end
