@@ -11,6 +11,7 @@ local support = require "spec.support.files"
 local vit = require "unic.models.vit"
 local weights = require "unic.weights"
 
+local real = unic.testing.real_data()
 local QUIET = { quiet = true }
 
 -- The tensors of a model with values of their own, under other names.
@@ -118,6 +119,49 @@ describe("unic.weights", function()
       assert.same({ "huggingface", 2, { "a", "b" } }, { file.kind, #file.files, sorted(file:names()) })
       assert.is_nil(file.config)
     end)
+
+    it("NumPy's array: a tensor", function()
+      local text = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }"
+      text = text .. (" "):rep(118 - 1 - #text) .. "\n"
+      support.write(at "array.bin", "\147NUMPY\1\0" .. support.little_endian(#text, 2) .. text .. "\0\0\128\63\0\0\0\64")
+      local file = weights.open(at "array.bin")
+      assert.same({ "numpy", { "(root)" } }, { file.kind, file:names() })
+      assert.same({ 1, 2 }, unic.load(at "array.bin"):totable())
+      assert.same({ dtype = "F32", shape = { 2 }, bytes = 8, name = "(root)" }, unic.inspect(at "array.bin", { print = false })[1])
+    end)
+
+    if real then
+      -- The same network twice, from two trainings: names and shapes are equal.
+      it("what PyTorch wrote: with the names and shapes of its twin in safetensors, and loaded by name into a model", function()
+        local twin = unic.load(real .. "/checkpoints/burn/mnist.safetensors")
+        local file = weights.open(real .. "/checkpoints/burn/mnist.pt")
+        assert.equal("torch", file.kind)
+        local all = unic.load(real .. "/checkpoints/burn/mnist.pt")
+        local model, parts, n = nn.List {}, {}, 0
+        for name, t in pairs(twin) do
+          assert.same({ t.shape, t.dtype }, { all[name].shape, all[name].dtype })
+          local part, field = name:match "^(.*)%.([^.]*)$"
+          if not parts[part] then
+            parts[part] = nn.List {}
+            model[part] = parts[part]
+          end
+          if t.dtype == "f32" then parts[part][field] = nn.Parameter(unic.zeros(t.shape)) else parts[part]:buffer(field, unic.zeros_like(t)) end
+          n = n + 1
+        end
+        assert.is_true(n > 10)
+        local report = weights.load(model, file, QUIET)
+        assert.same({ n, n, "same" }, { report.matched, report.total, report.map })
+        same_values(all, model)
+        file:close()
+      end)
+
+      it("NumPy's archive: tensors by name", function()
+        local file = weights.open(real .. "/checkpoints/candle/test.npz")
+        assert.same({ "numpy", { "x", "x_plus_one" } }, { file.kind, sorted(file:names()) })
+        local all = unic.load(real .. "/checkpoints/candle/test.npz")
+        assert.same(all.x:add(1):totable(), all.x_plus_one:totable())
+      end)
+    end
 
     it("checkpoints and run folders", function()
       lfs.mkdir(at "run")
