@@ -227,9 +227,9 @@ def answers(case, fn, which, dtypes):
     return records
 
 
-def write(path):
+def write(path, **libraries):
     data = np.concatenate(stored).astype("<f8") if stored else np.zeros(0)
-    versions = {"torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+    versions = {"torch": torch.__version__, "numpy": np.__version__, "python": sys.version.split()[0], **libraries}
     header = json.dumps({
         "__metadata__": {"versions": json.dumps(versions), "cases": json.dumps(CASES, separators=(",", ":"))},
         "values": {"dtype": "F64", "shape": [len(data)], "data_offsets": [0, len(data) * 8]},

@@ -92,6 +92,25 @@ function golden.values(spec, key, fine)
   return unic.reshape(unic.tensor(list, { dtype = dtype, device = "cpu" }), spec.shape)
 end
 
+--- Write the values of a spec into a dense f32 or f64 tensor: those that `golden.values(spec, key, true)` gives, without lists in between.
+-- @param t a tensor of the spec's shape, on the CPU
+-- @param spec of kind "normal", or of few elements
+-- @param key the name they are made from
+function golden.fill(t, spec, key)
+  local detached = t:detach()
+  if spec.kind ~= "normal" or not (t.dtype == "f32" or t.dtype == "f64") then
+    unic.no_grad(function() detached:copy_(unic.cast(golden.values(spec, key, true), t.dtype)) end)
+    return
+  end
+  local n, scale, shift, hash = t:numel(), spec.scale or 1, spec.shift or 0, fnv(key)
+  local to = ffi.cast(t.dtype == "f32" and "float *" or "double *", detached:data_ptr())
+  for i = 0, n - 1 do
+    local z = word(hash, i)
+    to[i] = (bits(z, 0, 16) + bits(z, 16, 16) + bits(z, 32, 16) + bits(z, 48, 16) - 131070) / 32768 * scale + shift
+  end
+  detached:touched()
+end
+
 --- `count` positions (from 0) below n, from a name.
 function golden.places(key, count, n)
   local at, hash = {}, fnv(key)
