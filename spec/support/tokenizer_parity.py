@@ -3,6 +3,7 @@
 
     python3 spec/support/tokenizer_parity.py OUT [REAL]
     python3 spec/support/tokenizer_parity.py speed VOCABULARY uncased|cased FILE
+    python3 spec/support/tokenizer_parity.py ids VOCABULARY uncased|cased FILE
 
 OUT gets characters.vocab.txt, facts.txt (key, blank, value; a line each) and .bin files, runs of records of 32-bit numbers unless told otherwise:
 texts.bin, special_texts.bin, first_texts.bin, second_texts.bin  bytes, then so many bytes of UTF-8
@@ -10,6 +11,7 @@ ids.<case>.bin     n, n ids, n pairs of offsets in characters
 pairs.<case>.bin   max_length (0: none), n, n ids, n token types, n pairs of offsets
 decoded.<case>.bin n, n ids; then three texts: without special tokens, with them, without them and not cleaned up
 REAL is the folder of real data, if there is one. `speed` prints seconds of processor time for one pass over the lines of a file, in batches and one by one.
+`ids` prints the ids of each line of a file, a line each.
 """
 import csv
 import glob
@@ -154,6 +156,12 @@ def speed(vocabulary, case, path):
         print("%.6f" % best)
 
 
+def print_ids(vocabulary, case, path):
+    tok = make(vocabulary, case == "uncased", case == "uncased")
+    for line in open(path, encoding="utf-8").read().split("\n")[:-1]:
+        print(*tok.encode(line).ids)
+
+
 def main(out, real=None):
     os.makedirs(out, exist_ok=True)
     facts = {"tokenizers": tokenizers.__version__}
@@ -191,5 +199,7 @@ def main(out, real=None):
 if __name__ == "__main__":
     if sys.argv[1] == "speed":
         speed(*sys.argv[2:])
+    elif sys.argv[1] == "ids":
+        print_ids(*sys.argv[2:])
     else:
         main(*sys.argv[1:])
