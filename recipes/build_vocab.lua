@@ -12,7 +12,8 @@
 -- Words here are those of BERT's own basic tokeniser, which parts every punctuation mark. The official code used spaCy's Spanish tokeniser, which
 -- keeps "1.5", "T12-L1" or "p.a." in one piece; such words can never match, because BERT cuts its text at those marks before it looks anything up.
 -- Numbers are words in both (--no-numbers leaves them out). The official stop list is spaCy's; the lists here (data/stopwords) are our own and
--- keep negations. The official order, its documents (the first holds one report) and its lack of limits are the defaults.
+-- keep negations. The official order, its documents (the first holds one report) and its lack of limits are the defaults. Behind a small base
+-- that has no "de" or "la" either, --stopwords none saves the pieces that they fall into.
 local unic = require "unic"
 local counts = require "unic.text.counts"
 local outputs = require "unic.run.outputs"

@@ -39,6 +39,7 @@ describe("an installed copy", function()
         end
       end
     end
+    assert.equal("true", (lua [[print((require "unic.text").stopwords("es")["porque"])]]))
     if lfs.attributes("models/resnet.lua") then
       local output = lua [[require "unic" print(type(require "unic.models.resnet"))]]
       assert.is_true(output == "table" or output == "function", output)
