@@ -39,6 +39,7 @@ local opt = unic.options {
   { "cased", false, "the base is a cased vocabulary: case and accents stay" },
   { "heldout", 0, "share of the reports that are not counted but measured apart; equal reports stay together", least = 0, most = 0.9 },
   { "studies", 12000, "studies of the built-in set", kind = "integer", least = 1 },
+  { "dry", false, "count and measure, but write nothing" },
 }
 local clock = unic.core.edit.clock
 local started = clock()
@@ -47,6 +48,7 @@ local function fail(sentence, ...) unic.core.fail(("[build_vocab] " .. sentence)
 local function say(sentence, ...)
   if not require("unic.run.folder").is_quiet() then io.stderr:write(sentence:format(...), "\n") end
 end
+if opt:given "vocab" then fail "--vocab: the vocabulary to extend is given by --base" end
 if opt.stem and opt.cased then fail "--stem: stems are lower case, expected an uncased base (without --cased)" end
 
 -- One of a list of options for each data set: as many, or one for all.
@@ -107,7 +109,7 @@ local function reports_of(k)
     end
   end
   if require("lfs").attributes(path, "mode") == "directory" then path = path .. "/data.csv" end
-  if path:find "%.csv$" then return csv_reports(path, sections_of(columns_of(k)), language) end
+  if path:lower():find "%.csv$" then return csv_reports(path, sections_of(columns_of(k)), language) end
   local file, why = io.open(path, "r")
   if not file then fail("--data: cannot open %s; expected a CSV file, a folder with data.csv, a text file or phantom", why) end
   return function()
@@ -252,8 +254,12 @@ else
 end
 
 local extended = text.wordpiece(tokens, rules)
-files.write_file(opt.out, table.concat(tokens, "\n") .. "\n")
-if opt.list ~= "" then files.write_csv(opt.list, { "word", "language", "documents", "count", "idf", "added" }, candidates) end
+if opt.dry then
+  say("--dry: %s is not written", opt.out)
+else
+  files.write_file(opt.out, table.concat(tokens, "\n") .. "\n")
+end
+if opt.list ~= "" and not opt.dry then files.write_csv(opt.list, { "word", "language", "documents", "count", "idf", "added" }, candidates) end
 
 -- ---------------------------------------------------------------- what it is good for
 

@@ -178,6 +178,9 @@ describe("build_vocab", function()
     assert.is_true(result.heldout_tokens_before > 3 and result.heldout_tokens_after < 1.6)
     assert.equal(result.n_vocab, unic.text.wordpiece(out).size)
     assert.equal(result.hash, unic.text.wordpiece(out):hash())
+    support.write(out, "old\n")
+    assert.equal(result.n_added, testing.recipe(RECIPE, { out = out, studies = 1000, heldout = 0.2, dry = true }).result.n_added)
+    assert.equal("old\n", support.read(out))
   end)
 
   it("says what is wrong", function()
@@ -195,6 +198,7 @@ describe("build_vocab", function()
       { { data = data, words = folder .. "/nowords.txt" }, "%-%-words: cannot open .*nowords%.txt" },
       { { data = data, stopwords = folder .. "/nostop.txt" }, "%[stopwords%] cannot open .*nostop%.txt" },
       { { data = data, heldout = 1 }, "%-%-heldout: '1' was given, expected a number from 0 to 0%.9" },
+      { { data = data, vocab = base }, "%-%-vocab: the vocabulary to extend is given by %-%-base" },
       { { data = data, lest = 2 }, "unknown option '%-%-lest'" },
     }
     for _, case in ipairs(cases) do assert.raises_at(nil, case[2], function() run(case[1]) end) end
