@@ -11,7 +11,7 @@
 enum { HEADER_BYTES = 65536, DESCR_BYTES = 32 };
 
 /* As in torch_file.c: what the tables may take, and what a packed array may ask for beyond the bytes that are there. */
-static const int64_t ROOM = INT64_C(24) << 20, MOST_SHARE = INT64_C(16) << 20, PACKED_BYTES = INT64_C(16) << 20;
+static const int64_t ROOM = INT64_C(28) << 20, MOST_SHARE = INT64_C(20) << 20, PACKED_BYTES = INT64_C(16) << 20;
 
 /* Where an entry's elements are: beside unic_weights.entries, in the same order. */
 typedef struct npy_array {
@@ -378,7 +378,7 @@ unic_status unic_npy_open(unic_weights **file, const char *path) {
   unic_status status = unic_file_map_open(&f->map, path);
   if (status == UNIC_OK) {
     f->file_bytes = f->map.bytes;
-    w->room = ROOM + (f->file_bytes / 4 < MOST_SHARE ? f->file_bytes / 4 : MOST_SHARE);
+    w->room = ROOM + (f->file_bytes / 2 < MOST_SHARE ? f->file_bytes / 2 : MOST_SHARE);
     status = open_file(f);
     if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
   }

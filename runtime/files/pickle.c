@@ -627,6 +627,7 @@ void unic_pickle_open(unic_pickle *p, int64_t *room) {
   p->no.kind = p->yes.kind = UNIC_PICKLE_BOOL;
   p->yes.integer = 1;
   p->empty.kind = UNIC_PICKLE_TUPLE;
+  for (size_t i = 0; i < sizeof p->small / sizeof p->small[0]; i++) p->small[i] = (value){.kind = UNIC_PICKLE_INT, .integer = (int64_t)i};
 }
 
 unic_status unic_pickle_load(unic_pickle *p, const void *data, int64_t bytes, int64_t *used, const unic_pickle_value **root) {

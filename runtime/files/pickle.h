@@ -56,7 +56,7 @@ typedef struct unic_pickle {
   int64_t depth, stack_room, memo_room, mark_count, mark_room;
   unic_pickle_value **outside; /* every PERSISTENT that was made, held by something or not */
   int64_t outside_count, outside_room;
-  unic_pickle_value none, no, yes, empty;   /* one of each is enough */
+  unic_pickle_value none, no, yes, empty, small[64]; /* one of each is enough; small: the numbers 0 to 63, which most are */
 } unic_pickle;
 
 void unic_pickle_open(unic_pickle *p, int64_t *room);

@@ -9,12 +9,12 @@
 #include "archive.h"
 #include "torch_values.h"
 
-/* What opening may take beside the file itself: this much and a quarter of the file, at most MOST_SHARE (names, places and the pickle's values: about
- * a kilobyte for each tensor). */
-static const int64_t ROOM = INT64_C(24) << 20, MOST_SHARE = INT64_C(16) << 20;
+/* What opening may take beside the file itself: this much and half of the file, at most MOST_SHARE (names, places and the pickle's values: about
+ * a kilobyte for each tensor). With libzip's directory and what reading may take, it stays below the file's size and 64 MB. */
+static const int64_t ROOM = INT64_C(28) << 20, MOST_SHARE = INT64_C(20) << 20;
 
 /* A tensor whose elements overlap in its storage (an expanded one) may be larger than the file: by no more than this. */
-static const int64_t OVERLAP_BYTES = INT64_C(8) << 20;
+static const int64_t OVERLAP_BYTES = INT64_C(4) << 20;
 
 /* All tensors together may ask for so many times the file's bytes, and so many bytes more: shared storages are honest, a bomb of them is not. */
 static const int64_t SUM_TIMES = 16, SUM_BYTES = INT64_C(32) << 20;
@@ -264,7 +264,7 @@ unic_status unic_torch_open(unic_weights **file, const char *path) {
   unic_status status = unic_file_map_open(&f->map, path);
   if (status == UNIC_OK) {
     f->file_bytes = f->map.bytes;
-    w->room = ROOM + (f->file_bytes / 4 < MOST_SHARE ? f->file_bytes / 4 : MOST_SHARE);
+    w->room = ROOM + (f->file_bytes / 2 < MOST_SHARE ? f->file_bytes / 2 : MOST_SHARE);
     status = open_file(f);
     if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
   }

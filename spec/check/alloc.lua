@@ -245,6 +245,37 @@ local function checkpoint_case()
 end
 cases.checkpoint = checkpoint_case
 
+-- PyTorch's and NumPy's files, opened and read in every way.
+function cases.weights()
+  local build = require "spec.support.checkpoints"
+  local files_support = require "spec.support.files"
+  local p, values = build.pickle, build.floats { 1, 2, 3, 4, 5, 6 }
+  local function tensor(stride, legacy) return p.tensor { count = 6, size = { 2, 3 }, stride = stride, legacy = legacy } end
+  local function object(legacy) return p.dict("a", tensor({ 3, 1 }, legacy), "b", p.list(tensor({ 1, 2 }, legacy)), "c", p.int(3)) end
+  local array = build.npy("{'descr': '>f4', 'fortran_order': True, 'shape': (2, 3), }", values)
+  local made = {
+    { core.files.torch_open, "a.pt", build.torch(object(), { ["0"] = values }) },
+    { core.files.torch_open, "b.pt", build.torch(object(), { ["0"] = values }, { deflated = true }) },
+    { core.files.torch_open, "c.pt", build.legacy(object(true), { { "0", 6, values } }) },
+    { core.files.npy_open, "d.npy", array },
+    { core.files.npy_open, "e.npz", build.zip { { name = "x.npy", data = array, deflated = true }, { name = "y.npy", data = array } } },
+  }
+  for _, file in ipairs(made) do files_support.write(folder .. "/" .. file[2], file[3]) end
+  return function()
+    local parts = {}
+    for _, file in ipairs(made) do
+      local opened = file[1](folder .. "/" .. file[2])
+      for _, name in ipairs(opened:names()) do
+        local t = unic.zeros(2, 3, { dtype = "f64" })
+        opened:read(name, t)
+        parts[#parts + 1] = opened:tensor(name):bytes() .. opened:data(name) .. t:bytes()
+      end
+      opened:close()
+    end
+    return table.concat(parts)
+  end
+end
+
 local VIEWS = {
   view1 = { { "random_crop", 12 }, { "rotate", 0, 90 }, { "gamma" }, { "normalize", 0.5, 0.5 } },
   view2 = { { "jitter" }, { "affine" }, { "noise", 0.1 } },
@@ -289,7 +320,7 @@ end
 
 -- ---------------------------------------------------------------- the parts, each in a process of its own
 
-local C_LIBRARY = { checkpoint = true, batches = true, batches_workers = true }
+local C_LIBRARY = { checkpoint = true, weights = true, batches = true, batches_workers = true }
 
 local function part(name, times, stride)
   ffi.C.failing_malloc_after(0, 0)
@@ -349,7 +380,7 @@ for _, name in ipairs { "step_warm", "step", "step_bf16", "asked", "asked_bf16",
   run(name, 2, 1)
 end
 run("step_warm", 1000000, 1)
-for _, name in ipairs { "checkpoint", "batches", "batches_workers" } do run(name, 1, 1) end
+for _, name in ipairs { "checkpoint", "weights", "batches", "batches_workers" } do run(name, 1, 1) end
 
 local line = check:once("first", function()
   local function one(n)

@@ -1,6 +1,10 @@
 --- Mutation fuzzing of the file readers: good files with bytes changed, cut out, doubled or moved.
 -- A reader may accept a mutant or refuse it with a sentence; crashing, hanging, or raising anything else is a fault.
+local ffi = require "ffi"
+local lfs = require "lfs"
+local unic = require "unic"
 local files = require "unic.files"
+local checkpoints = require "spec.support.fuzz_checkpoints"
 local support = require "spec.support.files"
 
 local fuzz = {}
@@ -102,7 +106,8 @@ end
 
 local CSV = 'image,report,"lang, uage"\r\n"a ""b"".png","two\nlines, one comma",en\nb.png,Corazón normal,es\n\n,,\n"","x",y\nlast,row,here'
 
---- The readers: seeds(folder) gives good files, read(text, path) reads one; `repair` makes mutants pass checksums.
+--- The readers: seeds(folder) gives good files, read(text, path) reads one, or writes it and returns what reads it; `repair` makes mutants pass
+-- checksums, `mutate` makes some that keep close to the format.
 fuzz.readers = {
   png = { seeds = png_seeds, repair = repair_png, read = function(text)
     local image = files.decode_image(text, { grey = #text % 2 == 0 })
@@ -122,33 +127,70 @@ fuzz.readers = {
   end },
   safetensors = { seeds = safetensors_seeds, read = function(text, path)
     support.write(path, text)
-    local file = files.safetensors_open(path)
-    for _, name in ipairs(file:names()) do assert(#file:data(name) == file:info(name).bytes) end
-    return file:metadata()
+    return function()
+      local file = files.safetensors_open(path)
+      for _, name in ipairs(file:names()) do assert(#file:data(name) == file:info(name).bytes) end
+      file:metadata()
+      file:close()
+    end
   end },
 }
+for name, reader in pairs(checkpoints.readers) do fuzz.readers[name] = reader end
+
+-- spec/support/guard.c, where it is preloaded: what a reader does beside reading, and how much memory it takes.
+ffi.cdef [[
+  void guard_begin(const char *path);
+  int guard_end(int64_t *counts);
+]]
+local guarded = pcall(function() return ffi.C.guard_begin end)
 
 --- Read `count` mutants.
 -- @param name of the reader
 -- @param count how many
 -- @param seed of the mutations
--- @return {accepted = n, refused = n, slowest = seconds}; raises at the first fault, naming the mutation
+-- @return {accepted = n, refused = n, slowest = seconds}; raises at the first fault, naming the mutation. With spec/support/guard.c preloaded also
+-- programs (started, or libraries loaded), elsewhere (opens of other files), over (bytes of malloc and of tensors at the peak, above the file's size)
 function fuzz.run(name, count, seed)
   local reader = assert(fuzz.readers[name], name)
   local folder = support.folder()
+  local path = folder .. "/mutant"
+  checkpoints.victim = folder .. "/victim"
   local seeds = reader.seeds(folder)
   local random = generator(seed)
-  local result = { accepted = 0, refused = 0, slowest = 0 }
+  local result = { accepted = 0, refused = 0, slowest = 0, programs = 0, elsewhere = 0, over = 0, executed = 0 }
+  local counts = ffi.new "int64_t[4]"
   for i = 1, count do
-    local text = mutate(seeds[random(#seeds)], random)
-    if reader.repair and random(4) > 1 then text = reader.repair(text) end
+    local text = seeds[random(#seeds)]
+    if reader.mutate and random(3) > 1 then
+      text = reader.mutate(text, random)
+    else
+      text = mutate(text, random)
+      if reader.repair and random(4) > 1 then text = reader.repair(text) end
+    end
     local begin = os.clock()
-    local ok, why = pcall(reader.read, text, folder .. "/mutant")
+    local ok, why = pcall(reader.read, text, path)
+    if ok and type(why) == "function" then                 -- the mutant is written; from here on nothing but reading
+      local work = why
+      if guarded then
+        unic.memory_peak_reset()
+        local active = unic.memory().active
+        ffi.C.guard_begin(path)
+        ok, why = pcall(work)
+        ffi.C.guard_end(counts)
+        result.programs = result.programs + tonumber(counts[0])
+        result.elsewhere = result.elsewhere + tonumber(counts[2])
+        result.over = math.max(result.over, tonumber(counts[3]) + unic.memory().peak - active - #text)
+      else
+        ok, why = pcall(work)
+      end
+      if lfs.attributes(checkpoints.victim) then result.executed = result.executed + 1 end
+    end
     result.slowest = math.max(result.slowest, os.clock() - begin)
     if ok then
       result.accepted = result.accepted + 1
     else
       if type(why) ~= "string" or not why:find("%[[%w_]+%] '") then
+        if os.getenv "UNIC_FUZZ_KEEP" then support.write(os.getenv "UNIC_FUZZ_KEEP", text) end
         support.remove(folder)
         error(("%s, seed %d, mutant %d: %s"):format(name, seed, i, tostring(why)), 0)
       end

@@ -1,5 +1,5 @@
--- Broken files of every kind: refused with a sentence or read, never a crash, in bounded time and memory. `./unic check fuzz_files` goes on
--- for longer and under AddressSanitizer.
+-- Broken files of every kind: refused with a sentence or read, never a crash, in bounded time and memory. `./unic check fuzz_files` and
+-- `./unic check fuzz_checkpoints` go on for longer and under AddressSanitizer.
 local fuzz = require "spec.support.fuzz_files"
 
 local function peak_mb()
@@ -10,7 +10,7 @@ local function peak_mb()
 end
 
 describe("mutated files", function()
-  for _, name in ipairs { "png", "jpeg", "csv", "safetensors" } do
+  for _, name in ipairs { "png", "jpeg", "csv", "safetensors", "torch_zip", "torch_legacy", "npy", "npz" } do
     it("are refused or read: " .. name, function()
       local before = peak_mb()
       local result = fuzz.run(name, 200, 1)

@@ -223,16 +223,16 @@ describe("PyTorch files", function()
   end)
 
   it("that ask for more memory than they have bytes are refused", function()
-    local file = open(build.torch(p.dict("a", p.tensor { class = "ByteStorage", count = 1, size = { 9 * 2 ^ 20 }, stride = { 0 } }), { ["0"] = "x" }))
+    local file = open(build.torch(p.dict("a", p.tensor { class = "ByteStorage", count = 1, size = { 5 * 2 ^ 20 }, stride = { 0 } }), { ["0"] = "x" }))
     local size = #support.read(path)
-    assert.equal(("[torch] '%s': tensor 'a': asks for 9437184 bytes, the whole file has %d"):format(path, size), support.refusal(file.tensor, file, "a"))
+    assert.equal(("[torch] '%s': tensor 'a': asks for 5242880 bytes, the whole file has %d"):format(path, size), support.refusal(file.tensor, file, "a"))
     -- No allocation is tried for any of these.
     assert.truthy(refusal(build.torch(p.dict("a", p.tensor { class = "ByteStorage", count = 1, size = { 2 ^ 40 }, stride = { 0 } }), { ["0"] = "x" }))
       :find "^its tensors ask for more than %d+ bytes in all, the file has %d+ %(expanded or shared without end%?%)$")
     local many = {}
-    for i = 1, 10 do
+    for i = 1, 20 do
       many[#many + 1] = "t" .. i
-      many[#many + 1] = p.tensor { class = "ByteStorage", count = 1, size = { 8 * 2 ^ 20 }, stride = { 0 } }
+      many[#many + 1] = p.tensor { class = "ByteStorage", count = 1, size = { 4 * 2 ^ 20 }, stride = { 0 } }
     end
     assert.truthy(refusal(build.torch(p.dict(unpack(many)), { ["0"] = "x" })):find "^its tensors ask for more than")
   end)
