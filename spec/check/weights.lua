@@ -59,6 +59,7 @@ local CASES = {
   { "bert_bare", encoder(false), "bert", 2 },
   { "bert_bin", masked, "bert", 6 },
   { "bert_bin", encoder(true), "bert", 9, "bert." },
+  { "bert_bin_sharded", masked, "bert", 6 },
 }
 
 for i, case in ipairs(CASES) do

@@ -5,6 +5,7 @@
 Values are random: no weights are downloaded.
 """
 import argparse
+import json
 import os
 import sys
 
@@ -88,6 +89,15 @@ def make():
     old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for name, t in net.state_dict().items()}
     torch.save(old, path + "pytorch_model.bin")
     expect("bert_bin", net.state_dict())
+    path = place("bert_bin_sharded")
+    net.config.save_pretrained(path)
+    names = list(net.state_dict())
+    shards = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+    for shard, part in shards.items():
+        torch.save({name: net.state_dict()[name] for name in part}, path + shard)
+    with open(path + "pytorch_model.bin.index.json", "w", encoding="utf-8") as index:
+        json.dump({"metadata": {}, "weight_map": {name: shard for shard, part in shards.items() for name in part}}, index)
+    expect("bert_bin_sharded", net.state_dict())
     print("torch", torch.__version__, "torchvision", torchvision.__version__, "timm", timm.__version__, "transformers", transformers.__version__, "numpy",
           numpy.__version__, "safetensors", safetensors.__version__)
 
