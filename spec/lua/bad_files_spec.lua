@@ -283,7 +283,7 @@ local ROWS = {
   { "safetensors_open: a header that is no JSON", function() files.safetensors_open(at "json.safetensors") end,
     "[safetensors_open] 'DIR/json.safetensors': byte 2: expected a key in quotes" },
   { "safetensors_open: a dtype there is not", function() files.safetensors_open(at "dtype.safetensors"):tensor "w" end,
-    "[safetensors] 'DIR/dtype.safetensors': tensor 'w': has dtype F8, expected F32, BF16, F16, F64, I64, I32, U8 or BOOL" },
+    "[safetensors] 'DIR/dtype.safetensors': tensor 'w': has dtype F8, expected F32, BF16, F16, F64, I64, I32, I16, I8, U8, U16, U32 or BOOL" },
   { "safetensors_open: a shape beyond its data", function() files.safetensors_open(at "offsets.safetensors") end,
     "[safetensors_open] 'DIR/offsets.safetensors': tensor 'w': its shape and dtype F32 ask for 16 bytes, its data_offsets give 4" },
   { "safetensors_open: a picture", function() files.safetensors_open(at "a.png") end,

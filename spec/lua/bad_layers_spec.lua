@@ -158,7 +158,7 @@ local ROWS = {
     function() require("unic.models.bert").bert_small { vocab = 8, positions = 4 }(unic.zeros(1, 5, { dtype = "i64" })) end,
     "[bert] argument 'ids': 5 tokens were given, the model has 4 positions", "models/bert.lua" },
   { "bert: an id outside the vocabulary", function() require("unic.models.bert").bert_small { vocab = 8 }(ids { { 8 } }) end,
-    "[embedding] argument 'ids': value 8 at position 0 is outside 0..7, the rows of the table", "models/bert.lua" },
+    "[embedding] argument 'ids': value 8 at position 0 is outside 0..7, the rows of the table", "models/bert_layers.lua" },
   { "medunic: an encoder there is not",
     function() require("unic.models.medunic") { vision = "resnet51", text = "bert_small", vocab = 8 } end,
     "[medunic] argument 'vision': there is no 'resnet51', did you mean 'resnet50'?", "models/medunic.lua" },
