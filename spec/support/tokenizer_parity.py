@@ -63,6 +63,13 @@ def random_texts(count):
     return ["".join(chr(character(i % 3)) for _ in range(rng.randrange(1, rng.choice((5, 30, 200))))) for i in range(count)]
 
 
+def long_words():
+    """Words about as long as WordPiece takes, alone and among others, of letters that become more or fewer."""
+    letters = ["x", "é", "e\u0301", "\U0001d15f", "\u1112\u1161", "각", "\u0130", "x\u200b", "x\u0323\u0301", "\ufb01", "x\u302e", "\u212b"]
+    return [before + letter * n + after for letter in letters for n in (49, 50, 51, 99, 100, 101, 102, 150, 400)
+            for before, after in (("", ""), ("no ", " more."), ("(", "\u0301)"), ("\u302e\u0323", "\u302e\u0323"))]
+
+
 def code_points():
     return ["x%sY" % chr(c) for c in range(0x110000) if c not in SURROGATES]
 
@@ -166,7 +173,7 @@ def main(out, real=None):
     os.makedirs(out, exist_ok=True)
     facts = {"tokenizers": tokenizers.__version__}
     found = real_texts(real) if real else []
-    chance = random_texts(30000)
+    chance = random_texts(30000) + long_words()
     texts = found + chance + code_points()
     write_texts(out + "/texts.bin", texts)
     special = special_texts(found + chance)
