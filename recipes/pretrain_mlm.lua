@@ -16,7 +16,7 @@ local weights = require "unic.weights"
 
 local official = {
   text = "bert_base", batch = 8, accumulate = 16, epochs = 15, steps = 0, lr = 5e-4, optimizer = "bertadam", beta2 = 0.999, schedule = "linear",
-  warmup = 50, weight_decay = 0.01, clip = 1, max_length = 256, seed = 42, sample = false,
+  warmup = 50, weight_decay = 0.01, clip = 1, max_length = 256, seed = 42,
 }
 local adamw = { optimizer = "adamw" }
 for key, value in pairs(official) do adamw[key] = adamw[key] or value end
@@ -29,7 +29,7 @@ local opt = unic.options {
   { "data", "phantom", "reports: a CSV file (report,language), a folder with data.csv, a .txt file with a report a line, or phantom (the built-in set)" },
   { "language", nil, "two letters: the language of rows that name none", kind = "string" },
   { "studies", 12000, "training studies of the built-in set", kind = "integer", least = 2 },
-  { "steps", 1200, "optimiser steps; 0 = by --epochs", kind = "integer", least = 0 },
+  { "steps", 2500, "optimiser steps; 0 = by --epochs", kind = "integer", least = 0 },
   { "batch", 64, "reports in a batch", kind = "integer", least = 1 },
   { "lr", 2e-3, "peak learning rate" },
   { "weight_decay", 0.01, "of weights with two or more dimensions" },
@@ -43,7 +43,7 @@ local opt = unic.options {
   { "dropout", nil, "default: as --init was trained, else 0.1", kind = "number", least = 0, most = 1 },
   { "freeze", 0, "embeddings and the first so many layers stay as they are", kind = "integer", least = 0 },
   { "recompute", false, "compute the layers again in the backward instead of keeping their activations: less memory, more time" },
-  { "sample", true, "built-in set: train on random parts of the reports" },
+  { "sample", false, "built-in set: train on random parts of the reports" },
   { "max_length", 128, "tokens of a report", kind = "integer", least = 4 },
   { "out", nil, "folder for the trained model (default: huggingface in the run folder)", kind = "string", shown = "DIR" },
 }
