@@ -139,6 +139,8 @@ local ROWS = {
     "[weights.load] 'DIR/both.safetensors': 'a.weight' and 'b.weight' are both for 'weight' by the map the caller's" },
   { "load: something is missing", function() weights.load(linear(), at "weight.safetensors") end,
     "[weights.load] 'DIR/weight.safetensors': 1 of the Linear's 2 tensors match by the map same; missing: bias" },
+  { "load: another thing is allowed to be missing", function() weights.load(linear(), at "weight.safetensors", { missing = { "^gate$" }, map = "timm" }) end,
+    "[weights.load] 'DIR/weight.safetensors': 1 of the Linear's 2 tensors match by the map timm; missing: bias" },
   { "load: another shape", function() weights.load(linear(), at "wide.safetensors") end,
     "[weights.load] 'DIR/wide.safetensors': 1 of the Linear's 2 tensors match by the map same; of another shape or type: weight is [2, 3] here and [2, 4] there" },
   { "load: something is left over", function() weights.load(linear(), at "more.safetensors") end,

@@ -219,7 +219,7 @@ describe("unic.weights", function()
 
     it("a part, by its prefix", function()
       local theirs = renamed(nn.Linear(3, 2), function(name) return "net.head." .. name end)
-      theirs["net.body.weight"] = unic.ones(1)
+      theirs["net.body.weight"], theirs["old.net.head.weight"] = unic.ones(1), unic.ones(1)
       local model = nn.Linear(3, 2)
       local report = weights.load(model, put("prefix.safetensors", theirs), { prefix = "net.head.", quiet = true })
       assert.same({ 2, {} }, { report.matched, report.left_over })
@@ -289,7 +289,12 @@ describe("unic.weights", function()
       assert.same({ { "pos", { 2 } }, { 1, 2, 1, 2 }, { "inner.pos is [4] here and [2] there" } }, { asked, model.inner.pos:totable(), report.adapted })
       assert.is_true(model.inner.pos.is_leaf and model.inner.pos.requires_grad)
       local path = put("grid.safetensors", { ["inner.pos"] = unic.tensor { 1, 2, 3 } })
-      assert.matches("of another shape or type: inner.pos is [4] here and [3] there", support.refusal(weights.load, model, path, QUIET), 1, true)
+      local refusal = "of another shape or type: inner.pos is [4] here and [3] there"
+      assert.matches(refusal, support.refusal(weights.load, model, path, QUIET), 1, true)
+      for _, answer in ipairs { unic.ones(5), "no tensor" } do   -- of another shape still, or nothing that could be copied
+        rawset(model.inner, "adapt", function() return answer end)
+        assert.matches(refusal, support.refusal(weights.load, model, path, QUIET), 1, true)
+      end
     end)
 
     it("position embeddings of another grid, as the ViT fits them", function()
@@ -536,6 +541,10 @@ describe("unic.weights", function()
         { words.tokenizer_class, words.do_lower_case, words.strip_accents, words.tokenize_chinese_chars, words.model_max_length, words.pad_token, words.unk_token,
           words.cls_token, words.sep_token })
       assert.is_nil(words.mask_token)
+      local cased = unic.text.wordpiece({ "[PAD]", "[UNK]", "[CLS]", "[SEP]" }, { lowercase = false, cjk = false })
+      weights.save_pretrained(at "cased", model, { config = { max_position_embeddings = 12 }, tokenizer = cased })
+      words = cjson.decode(support.read(at "cased/tokenizer_config.json"))
+      assert.same({ false, false, false, 12 }, { words.do_lower_case, words.strip_accents, words.tokenize_chinese_chars, words.model_max_length })
       local again = bert_tiny { vocab = 5 }
       weights.load(again, at "pretrained", QUIET)
       same_values(model:state_dict(), again)

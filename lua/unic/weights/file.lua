@@ -15,14 +15,11 @@ local OP = "weights.open"
 ---------------------------------------------------------------------------------------------------------------------------- JSON
 
 -- null becomes nothing: a field that is null says no more than one that is not there.
-local function without_null(value)
-  if value == cjson.null then return nil end
-  if type(value) == "table" then
-    for key, each in pairs(value) do
-      if each == cjson.null then value[key] = nil else without_null(each) end
-    end
+local function without_null(t)
+  for key, each in pairs(t) do
+    if each == cjson.null then t[key] = nil elseif type(each) == "table" then without_null(each) end
   end
-  return value
+  return t
 end
 
 --- A JSON file as a table.
