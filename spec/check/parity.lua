@@ -73,8 +73,8 @@ local function forward(case, model, batch)
     local hidden = states[#states]
     local pooled = model.pooler(hidden)
     seen.outputs.output = pooled
-    loss = unic.cast(hidden * unic.cast(batch.of_hidden, hidden.dtype), batch.of_hidden.dtype):mean()
-      + unic.cast(pooled * unic.cast(batch.of_pooled, pooled.dtype), batch.of_pooled.dtype):mean()
+    local function distance(y, target) return unic.losses.mse(unic.cast(y, target.dtype), target) end
+    loss = distance(hidden, batch.of_hidden) + distance(pooled, batch.of_pooled)
   elseif case.name == "bert_mlm" then
     local states = model.bert:states(batch.ids, batch.mask)
     for i, h in ipairs(states) do seen.states["hidden" .. i - 1] = h end

@@ -111,7 +111,7 @@ def forward(name, model, batch):
         if name == "bert":
             y = out.pooler_output
             hidden = out.last_hidden_state
-            loss = (hidden * batch["of_hidden"].to(hidden.dtype)).mean() + (y * batch["of_pooled"].to(y.dtype)).mean()
+            loss = F.mse_loss(hidden, batch["of_hidden"].to(hidden.dtype)) + F.mse_loss(y, batch["of_pooled"].to(y.dtype))
         else:
             y = out.logits
             loss = F.cross_entropy(y.reshape(-1, y.shape[-1]), batch["labels"].reshape(-1))
@@ -208,6 +208,8 @@ FORMS = {
     "channels last": {"format": torch.channels_last},
     "without oneDNN": {"context": lambda: torch.backends.mkldnn.flags(enabled=False)},
     "attention written out": {"context": plain_attention, "not": ["resnet50"]},
+    # Parameters one rounding beside: the same errors drawn anew.
+    "beside 1": {"beside": 1}, "beside 2": {"beside": 2}, "beside 3": {"beside": 3},
 }
 
 
@@ -245,6 +247,10 @@ def main(only):
                 continue
             model.to(memory_format=layout)
             reset(model)
+            if "beside" in form:
+                with torch.no_grad():
+                    for k, p in model.named_parameters():
+                        p.copy_(p.double() * (1 + torch.from_numpy(bits(words("%s beside %d" % (k, form["beside"]), p.numel()), 0, 2).reshape(p.shape) - 1.5) * 2.0 ** -24))
             with form.get("context", contextlib.nullcontext)():
                 by_form[label] = errors(probes(name, model, layout, torch.float32, ["eval", "train"]), reference, divisors)
             torch.set_num_threads(1)
