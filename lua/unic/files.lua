@@ -350,7 +350,7 @@ end
 --- A tensor of the file, copied from the map straight to its device.
 -- @param name of the tensor
 -- @param[opt] device nil = the default device
--- @return a tensor in the file's dtype
+-- @return a tensor in the file's dtype; I8, I16 and U16 come as i32, U32 as i64
 function Safetensors:tensor(name, device)
   check_name(self, name)
   return self.handle:tensor(name, device)

@@ -209,6 +209,7 @@ describe("PyTorch files", function()
     for _, case in ipairs(cases) do assert.equal("data.pkl: tensor 'a': " .. case[2], one(case[1])) end
     assert.equal("has no member 'archive/data/1', which data.pkl names", one { size = { 1 }, stride = { 1 }, key = "1" })
     assert.equal("member 'archive/data/0': has 20 bytes, data.pkl says 24", one({ size = { 1 }, stride = { 1 } }, six:sub(1, 20)))
+    assert.equal("member 'archive/data/0': has 25 bytes, data.pkl says 24", one({ size = { 1 }, stride = { 1 } }, six .. "x"))
     assert.equal("data.pkl: tensor 'b': storage '0': has 24 bytes in one place and 12 in another",
       refusal(build.torch(p.dict("a", six_of { size = { 1 }, stride = { 1 } }, "b", p.tensor { count = 3, size = { 1 }, stride = { 1 } }), { ["0"] = six })))
     assert.equal("data.pkl: tensor 'a': its storage is not named as PyTorch does it",
