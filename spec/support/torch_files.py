@@ -6,6 +6,7 @@ import collections
 import os
 import sys
 import warnings
+import zipfile
 
 import numpy
 import torch
@@ -89,6 +90,15 @@ for name, value, dtype, shape in (
             continue
         note(file, "x", dtype, shape, "-")
         note(file, "real", "F32", (2,), torch.ones(2).numpy().tobytes().hex())
+# The same archive with sizes of 64 bits, as one of more than 4 GB has them, and compressed.
+with zipfile.ZipFile(os.path.join(folder, "views.pt")) as source:
+    for name, method in (("zip64.pt", zipfile.ZIP_STORED), ("packed.pt", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(os.path.join(folder, name), "w", method) as out:
+            for member in source.namelist():
+                with out.open(member, "w", force_zip64=True) as to:
+                    to.write(source.read(member))
+        for row in [row for row in rows if row[0] == "views.pt"]:
+            rows.append((name,) + row[1:])
 script = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)))
 script.save(os.path.join(folder, "script.pt"))
 walk("script.pt", script.state_dict(), [])
