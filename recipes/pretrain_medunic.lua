@@ -3,7 +3,7 @@
 --   ./unic recipes/pretrain_medunic.lua                                  small encoders from scratch on the built-in set, minutes on a CPU
 --   ./unic recipes/pretrain_medunic.lua --data my.csv --vocab vocab.txt  one's own pairs: image,report,language
 --   ./unic recipes/pretrain_medunic.lua --preset paper --data my.csv     ResNet-50 and BERT-base as in the paper
---   ./unic recipes/pretrain_medunic.lua --text-init runs/pretrain_mlm/1/huggingface --freeze 1   the text encoder that pretrain_mlm.lua made
+--   ./unic recipes/pretrain_medunic.lua --text-init runs/pretrain_mlm/1 --freeze 1   the text encoder that pretrain_mlm.lua made
 --
 -- L = CVL + SSV + CTR: images against reports, two views of an image, two dropout views of a report.
 local unic = require "unic"

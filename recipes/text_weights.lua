@@ -6,6 +6,7 @@
 --
 -- A vocabulary may have more tokens than the weights know: the old ones keep their places and rows, new rows are drawn from N(0, 0.02^2).
 local cjson = require "cjson"
+local lfs = require "lfs"
 local arguments = require "unic.arguments"
 local bert = require "unic.models.bert"
 local core = require "unic.core"
@@ -26,9 +27,10 @@ local function is_cased(folder)
 end
 
 --- Open weights of a BERT.
--- @param path a Hugging Face folder (its config.json says what the model is), or a weight file
+-- @param path a Hugging Face folder (its config.json says what the model is), a run folder of pretrain_mlm.lua that has one, or a weight file
 -- @return what `unic.weights.open` gives, with the field `rows`: how many tokens it has embeddings of
 function text_weights.open(path)
+  if lfs.attributes(path .. "/huggingface/config.json", "mode") then path = path .. "/huggingface" end
   local file = weights.open(path)
   for _, name in ipairs(file:names()) do
     if name:find "word_embeddings%.weight$" then

@@ -78,7 +78,8 @@ describe("recipes/pretrain_mlm.lua", function()
     assert.same({ "bert", 832, 128, 2 }, { file.config.model_type, file.config.vocab_size, file.config.hidden_size, file.config.num_hidden_layers })
     assert.equal(text.wordpiece(phantom.vocab):hash(), text.wordpiece(file.vocab):hash())
     file:close()
-    local source = text_weights.open(path)
+    local source = text_weights.open(folder .. "/run")   -- the run folder, for the one in it
+    assert.equal(path, source.path)
     local tokenizer = text_weights.tokenizer(source)
     local was_quiet = testing.quiet
     testing.quiet = true
