@@ -27,7 +27,26 @@ local passes = {
   { name = "asan", seed = 1, preload = asan .. ":" .. folder .. "/guard.so", build = ".build-asan" },
   { name = "plain", seed = 2, preload = folder .. "/guard_malloc.so", build = "build" },
 }
-local KEYS = { "accepted", "refused", "slowest", "programs", "elsewhere", "executed", "over" }
+-- That the guard sees what it is there for: a program started, a file opened, memory taken.
+for _, pass in ipairs(passes) do
+  output = support.shell(([[LUA_CPATH="%s/%s/?.so;;" ASAN_OPTIONS="detect_leaks=0" LD_PRELOAD=%s luajit -e '
+    local ffi = require "ffi"
+    ffi.cdef "void guard_begin(const char *path); int guard_end(int64_t *counts); void *malloc(size_t); void free(void *); int system(const char *);"
+    local counts = ffi.new "int64_t[4]"
+    ffi.C.guard_begin "%s/spec/check/fuzz_checkpoints.lua"
+    ffi.C.system "true"
+    io.open("%s/spec/check/fuzz_checkpoints.lua"):close()
+    io.open("/dev/null", "w"):close()
+    ffi.C.free(ffi.C.malloc(2^23))
+    ffi.C.guard_end(counts)
+    print(("\nresult %%d %%d %%d %%d"):format(tonumber(counts[0]), tonumber(counts[1]), tonumber(counts[2]), tonumber(counts[3])))']])
+    :format(root, pass.build, pass.preload, root, root))
+  local programs, own, others, bytes = output:match "result (%d+) (%d+) (%d+) (%d+)"
+  local seen = programs == "1" and own == "1" and others == "1" and (pass.name ~= "plain" or tonumber(bytes) >= 2 ^ 23)
+  if not check:holds(pass.name .. "_guard_sees", seen) then io.stderr:write(output, "\n") end
+end
+
+local KEYS = { "accepted", "refused", "slowest", "programs", "elsewhere", "executed", "over", "opened" }
 for _, name in ipairs { "torch_zip", "torch_legacy", "npy", "npz", "safetensors" } do
   for _, pass in ipairs(passes) do
     local line = check:once(pass.name .. " " .. name, function()
@@ -35,7 +54,7 @@ for _, name in ipairs { "torch_zip", "torch_legacy", "npy", "npz", "safetensors"
         ASAN_OPTIONS="detect_leaks=1:halt_on_error=1:allocator_may_return_null=1" \
         LSAN_OPTIONS="suppressions=%s/spec/support/lsan.supp:print_suppressions=0" UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1" \
         LD_PRELOAD=%s luajit -e 'local r = require("spec.support.fuzz_files").run("%s", %d, %d)
-        print(("\nresult %%d %%d %%.2f %%d %%d %%d %%d"):format(r.accepted, r.refused, r.slowest, r.programs, r.elsewhere, r.executed, r.over))']])
+        print(("\nresult %%d %%d %%.2f %%d %%d %%d %%d %%d"):format(r.accepted, r.refused, r.slowest, r.programs, r.elsewhere, r.executed, r.over, r.opened))']])
         :format(root, root, root, root, pass.build, root, pass.preload, name, MUTANTS, pass.seed), { timeout = 1800 })
       local values = output:match("\nresult ([%d. -]+)")
       if code ~= 0 or not values then io.stderr:write(output, "\n") end
@@ -53,6 +72,7 @@ for _, name in ipairs { "torch_zip", "torch_legacy", "npy", "npz", "safetensors"
     check:at_least(called "mutants", (result.accepted or 0) + (result.refused or 0), MUTANTS)
     check:at_most(called "slowest_s", result.slowest, 2)
     check:at_most(called "programs", result.programs, 0)
+    check:within(called "opened", result.opened, MUTANTS, MUTANTS)   -- each once
     check:at_most(called "other_files", result.elsewhere, 0)
     check:at_most(called "executed", result.executed, 0)
     if pass.name == "plain" then check:at_most(called "mb_above_size", (result.over or math.huge) / 2 ^ 20, EXTRA_MB) end

@@ -149,7 +149,7 @@ local guarded = pcall(function() return ffi.C.guard_begin end)
 -- @param count how many
 -- @param seed of the mutations
 -- @return {accepted = n, refused = n, slowest = seconds}; raises at the first fault, naming the mutation. With spec/support/guard.c preloaded also
--- programs (started, or libraries loaded), elsewhere (opens of other files), over (bytes of malloc and of tensors at the peak, above the file's size)
+-- programs (started, or libraries loaded), opened (of mutants), elsewhere (opens of other files), over (bytes of malloc and of tensors at the peak, above the file's size)
 function fuzz.run(name, count, seed)
   local reader = assert(fuzz.readers[name], name)
   local folder = support.folder()
@@ -157,7 +157,7 @@ function fuzz.run(name, count, seed)
   checkpoints.victim = folder .. "/victim"
   local seeds = reader.seeds(folder)
   local random = generator(seed)
-  local result = { accepted = 0, refused = 0, slowest = 0, programs = 0, elsewhere = 0, over = 0, executed = 0 }
+  local result = { accepted = 0, refused = 0, slowest = 0, programs = 0, opened = 0, elsewhere = 0, over = 0, executed = 0 }
   local counts = ffi.new "int64_t[4]"
   for i = 1, count do
     local text = seeds[random(#seeds)]
@@ -178,6 +178,7 @@ function fuzz.run(name, count, seed)
         ok, why = pcall(work)
         ffi.C.guard_end(counts)
         result.programs = result.programs + tonumber(counts[0])
+        result.opened = result.opened + tonumber(counts[1])
         result.elsewhere = result.elsewhere + tonumber(counts[2])
         result.over = math.max(result.over, tonumber(counts[3]) + unic.memory().peak - active - #text)
       else
