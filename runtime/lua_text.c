@@ -124,14 +124,14 @@ static spans_kind spans_at(lua_State *L, int arg) {
   return !kind ? SPANS_NONE : kind[0] == 'c' ? SPANS_CHARACTERS : SPANS_BYTES;
 }
 
-/* Spans of bytes become spans of characters. `places` has room for the text's bytes and one more; an ill-formed byte sequence counts as the
- * one U+FFFD that would stand for it. */
+/* Spans of bytes become spans of characters; they begin and end where characters do. `places` has room for the text's bytes and one more; an
+ * ill-formed byte sequence counts as the one U+FFFD that would stand for it. */
 static void spans_count(const char *text, size_t size, uint32_t *places, uint32_t (*spans)[2], int64_t count) {
   const uint8_t *const bytes = (const uint8_t *)text;
   uint32_t characters = 0, code;
   for (size_t i = 0; i < size; characters++) {
-    const int n = unic_utf8_decode(bytes + i, bytes + size, &code);
-    for (int k = 0; k < n; k++) places[i++] = characters;
+    places[i] = characters;
+    i += (size_t)unic_utf8_decode(bytes + i, bytes + size, &code);
   }
   places[size] = characters;
   for (int64_t i = 0; i < count; i++) {
