@@ -10,6 +10,8 @@ local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local core = require "unic.core"
 local layers = require "unic.models.bert_layers"
+local files = require "unic.files"
+local json = require "unic.json"
 local losses = require "unic.losses"
 local make = require("unic.tensor").exports
 local weight_files = require "unic.weights"
@@ -199,6 +201,26 @@ function bert.from_config(config, overrides)
     if name ~= "head" then o[name] = value end
   end
   return head == "mlm" and bert.BertForMaskedLM(o) or bert.Bert(o)
+end
+
+--- Keep what a model is beside other files: `config` as a JSON file, for `read_config`.
+-- @param path the file
+-- @param model a bert.Bert or a bert.BertForMaskedLM
+-- @param[opt] more further fields
+function bert.write_config(path, model, more)
+  local config = bert.config(model)
+  for key, value in pairs(more or {}) do config[key] = value end
+  files.write_file(path, json.encode("bert.write_config", "argument 'more'", config))
+end
+
+--- What `write_config` wrote.
+-- @param path the file
+-- @return its fields, for `from_config`; nil where there is no such file
+function bert.read_config(path)
+  local file = io.open(path, "r")
+  if not file then return nil end
+  file:close()
+  return json.read("bert.read_config", path)
 end
 
 --- The model of a Hugging Face folder with its weights: its config.json says what it is. Initial values are drawn only where a weight is missing.

@@ -4,11 +4,9 @@
 --   P_l (proj_l)   text features  -> joint space, used by CVL and for zero-shot prompts
 --   P_d (proj_d)   text features  -> the space of CTR
 -- @module unic.models.medunic
-local cjson = require "cjson"
 local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local core = require "unic.core"
-local files = require "unic.files"
 local resnet = require "unic.models.resnet"
 local vit = require "unic.models.vit"
 local bert = require "unic.models.bert"
@@ -81,43 +79,29 @@ end
 --- The model that a recipe's options describe, with fresh weights.
 -- @param opt the options of recipes/pretrain_medunic.lua
 -- @param vocab number of tokens
--- @param[opt] text_config the text encoder as a Hugging Face config.json says, its dropout too (else by `opt.text` and `opt.dropout`)
+-- @param[opt] text_config the text encoder as a Hugging Face config.json says, its vocabulary and dropout too (else by `opt.text` and `opt.dropout`)
 -- @return a Medunic
 function Medunic.from_options(opt, vocab, text_config)
   local pictures = Medunic.pictures(opt)
   return Medunic {
-    vision = opt.vision, text = opt.text, vocab = vocab, channels = pictures.channels, size = pictures.size, dim = opt.dim, ctr_dim = opt.ctr_dim,
+    vision = opt.vision, text = opt.text, vocab = text_config and text_config.vocab_size or vocab, channels = pictures.channels,
+    size = pictures.size, dim = opt.dim, ctr_dim = opt.ctr_dim,
     hidden = opt.hidden, pool = opt.pool, dropout = not text_config and opt.dropout or nil, text_config = text_config, position_map = opt.map and opt.vision == "resnet_small",
     checkpoint = opt.recompute,
   }
 end
 
-local TEXT_CONFIG = "/text_config.json"   -- in the run folder, when the text encoder is none of those with a name
-
---- Keep in a run's folder what its text encoder is, for `from_run`.
+--- The file in a run's folder that says what its text encoder is, when it is none of those with a name.
 -- @param dir the folder
--- @param model a Medunic
-function Medunic.note_text(dir, model) files.write_file(dir .. TEXT_CONFIG, cjson.encode(bert.config(model.text_encoder)) .. "\n") end
-
---- What `note_text` kept.
--- @param dir the folder
--- @return the fields of a config.json, or nil
-function Medunic.noted_text(dir)
-  local file = io.open(dir .. TEXT_CONFIG, "r")
-  if not file then return nil end
-  local ok, config = pcall(cjson.decode, file:read "*a")
-  file:close()
-  if not ok or type(config) ~= "table" then core.fail(("[medunic] '%s%s': is not JSON, expected what a run wrote"):format(dir, TEXT_CONFIG)) end
-  return config
-end
+-- @return a path
+function Medunic.text_config(dir) return dir .. "/text_config.json" end
 
 --- The model of a finished run, with fresh weights.
 -- @param run what `unic.run.open` gave
 -- @param vocab number of tokens
 -- @return a Medunic
 function Medunic.from_run(run, vocab)
-  local config = Medunic.noted_text(run.dir)
-  return Medunic.from_options(run.options, config and config.vocab_size or vocab, config)
+  return Medunic.from_options(run.options, vocab, bert.read_config(Medunic.text_config(run.dir)))
 end
 
 --- Image features before projection.

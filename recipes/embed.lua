@@ -13,7 +13,7 @@ local opt = unic.options {
 }
 local run = unic.run.open(opt.run)
 local device = unic.device(opt.device)
-local tokenizer = unic.text.wordpiece(run.vocab)
+local tokenizer = unic.text.from_pretrained(run.dir)
 local model = medunic.from_run(run, tokenizer.size)
 run:load(model)
 model:to(device)

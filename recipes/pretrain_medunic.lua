@@ -7,7 +7,8 @@
 --
 -- L = CVL + SSV + CTR: images against reports, two views of an image, two dropout views of a report.
 local unic = require "unic"
-local losses, optim, data = unic.losses, unic.optim, unic.data
+local losses, optim, data, text = unic.losses, unic.optim, unic.data, unic.text
+local bert = require "unic.models.bert"
 local medunic = require "unic.models.medunic"
 local phantom = require "unic.datasets.phantom"
 local evaluate = require "unic.recipes.evaluate"
@@ -32,6 +33,7 @@ local opt = unic.options {
   { "vision_init", nil, "weights of the vision encoder: a file of torchvision, timm, MAE, ... (unic.weights.load)", kind = "string" },
   { "text", "bert_small", "text encoder: bert_small, bert_base" },
   { "text_init", nil, "weights of the text encoder: a Hugging Face folder (its size, vocabulary and dropout count) or a weight file", kind = "string" },
+  { "cased", false, "the vocabulary keeps capitals and accents (a folder of weights says it itself)" },
   { "data", "phantom", "data set: a CSV file, a folder with data.csv, or phantom (the built-in set)" },
   { "size", 0, "side of the pictures the network sees; 0 = 64 for small encoders, 224 for the others", kind = "integer", least = 0 },
   { "store", 0, "side of the pictures kept in memory, from which crops are taken; 0 = as the encoder asks", kind = "integer", least = 0 },
@@ -72,16 +74,20 @@ local size, store, channels = pictures.size, pictures.store, pictures.channels
 local built_in = opt.data == "phantom"
 local train = data.open(opt.data, { split = "train", size = store, strict = not built_in and opt.strict or nil, studies = built_in and opt.studies or nil })
 run:data("train", train)
-local source = opt.text_init and text_weights.open(opt.text_init)
-local tokenizer = text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab)
+-- A run that goes on has its vocabulary and what its text encoder is in its folder, and its weights in the checkpoint.
+local source = opt.text_init and not run.resumed and text_weights.open(opt.text_init)
+local tokenizer = run.vocab and text.from_pretrained(run.dir) or text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab, opt.cased)
 run:vocabulary(tokenizer)
 
-local text_config = source and (run.resumed and medunic.noted_text(run.dir) or text_weights.config(source, opt:given "dropout" and opt.dropout))
+local text_config = run.resumed and bert.read_config(medunic.text_config(run.dir)) or source and text_weights.config(source, opt:given "dropout" and opt.dropout)
 local model = medunic.from_options(opt, source and source.rows or tokenizer.size, text_config)
-local has_new_words = source and text_weights.fill(model.text_encoder, source, tokenizer)
+local has_new_words = text_config and text_config.has_new_words
+if source then
+  has_new_words = text_weights.fill(model.text_encoder, source, tokenizer)
+  if run.dir then bert.write_config(medunic.text_config(run.dir), model.text_encoder, { has_new_words = has_new_words }) end
+end
 if opt.vision_init and not run.resumed then unic.weights.load(model.image_encoder, opt.vision_init) end
-if text_config and run.dir then medunic.note_text(run.dir, model) end
-if opt.init then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
+if opt.init and not run.resumed then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
 model.text_encoder:freeze(opt.freeze)
 if has_new_words then model.text_encoder.embeddings:requires_grad_(true) end   -- they have everything to learn
 model:to(run.device)

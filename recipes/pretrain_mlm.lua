@@ -8,7 +8,7 @@
 -- Ends as a Hugging Face folder, which `pretrain_medunic.lua --text-init FOLDER` takes.
 local lfs = require "lfs"
 local unic = require "unic"
-local losses, optim, data = unic.losses, unic.optim, unic.data
+local losses, optim, data, text = unic.losses, unic.optim, unic.data, unic.text
 local bert = require "unic.models.bert"
 local phantom = require "unic.datasets.phantom"
 local text_weights = require "unic.recipes.text_weights"
@@ -26,6 +26,7 @@ local opt = unic.options {
   presets = { small = {}, official = official, adamw = adamw },
   { "text", "bert_small", "text encoder: bert_small, bert_base; an --init with a config.json says it itself" },
   { "init", nil, "start from this Hugging Face folder or weight file; a vocabulary with more tokens extends it" },
+  { "cased", false, "the vocabulary keeps capitals and accents (a folder of weights says it itself)" },
   { "data", "phantom", "reports: a CSV file (report,language), a folder with data.csv, a .txt file with a report a line, or phantom (the built-in set)" },
   { "language", nil, "two letters: the language of rows that name none", kind = "string" },
   { "studies", 12000, "training studies of the built-in set", kind = "integer", least = 2 },
@@ -58,10 +59,16 @@ local function open(split)
   })
 end
 local train = run:data("train", open "train")
-local source = opt.init and text_weights.open(opt.init)
-local tokenizer = run:vocabulary(text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab))
+-- A run that goes on has its vocabulary and what its model is in its folder, and its weights in the checkpoint.
+local source = opt.init and not run.resumed and text_weights.open(opt.init)
+local tokenizer = run.vocab and text.from_pretrained(run.dir) or text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab, opt.cased)
+run:vocabulary(tokenizer)
 
-local model = text_weights.model(source, { text = opt.text, head = "mlm", dropout = opt.dropout, checkpoint = opt.recompute }, tokenizer)
+local model = text_weights.model(source, {
+  config = run.resumed and bert.read_config(run.dir .. "/text_config.json") or nil, text = opt.text, head = "mlm", dropout = opt.dropout,
+  checkpoint = opt.recompute,
+}, tokenizer)
+if run.dir then bert.write_config(run.dir .. "/text_config.json", model) end
 model:freeze(opt.freeze)
 model:to(run.device)
 

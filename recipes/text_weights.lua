@@ -5,7 +5,6 @@
 --   local model = text_weights.model(source, { text = "bert_small", head = "mlm" }, tokenizer)
 --
 -- A vocabulary may have more tokens than the weights know: the old ones keep their places and rows, new rows are drawn from N(0, 0.02^2).
-local cjson = require "cjson"
 local lfs = require "lfs"
 local arguments = require "unic.arguments"
 local bert = require "unic.models.bert"
@@ -16,15 +15,6 @@ local weights = require "unic.weights"
 local text_weights = {}
 
 local function fail(path, sentence, ...) core.fail(("[text weights] '%s': " .. sentence):format(path, ...)) end
-
--- Is the tokeniser of a folder one that leaves capitals as they are?
-local function is_cased(folder)
-  local file = io.open(folder .. "/tokenizer_config.json", "r")
-  if not file then return false end
-  local ok, config = pcall(cjson.decode, file:read "*a")
-  file:close()
-  return ok and type(config) == "table" and config.do_lower_case == false
-end
 
 --- Open weights of a BERT.
 -- @param path a Hugging Face folder (its config.json says what the model is), a run folder of pretrain_mlm.lua that has one, or a weight file
@@ -39,20 +29,20 @@ function text_weights.open(path)
     end
   end
   if not file.rows then fail(path, "has no tensor '...word_embeddings.weight', expected a BERT") end
-  if is_cased(path) then fail(path, "its tokeniser keeps capitals (do_lower_case is false), expected one for lower case, as the recipes read text") end
   return file
 end
 
---- The tokeniser of a run: that of --vocab, else that of the weights. A vocabulary must have the weights' tokens in their places.
+--- The tokeniser of a run: that of --vocab, else that of the weights. A vocabulary must have the weights' tokens in their places, and is read as theirs is.
 -- @param source what `open` gave, or nil
 -- @param vocab path of a vocabulary, or nil
+-- @param cased where the weights say nothing of it: keep capitals and accents
 -- @return a tokeniser
-function text_weights.tokenizer(source, vocab)
-  if not source then return text.wordpiece(vocab) end
-  if not vocab and not source.vocab then fail(source.path, "has no vocab.txt, expected --vocab with its vocabulary") end
-  local tokenizer = text.wordpiece(vocab or source.vocab)
-  if not source.vocab or not vocab then return tokenizer end
-  local own = text.wordpiece(source.vocab)
+function text_weights.tokenizer(source, vocab, cased)
+  if not source then return text.wordpiece(vocab, { lowercase = not cased }) end
+  local own = source.vocab and text.from_pretrained(source.vocab:match "^(.*)/[^/]*$" or ".")
+  if not vocab then return own or fail(source.path, "has no vocab.txt, expected --vocab with its vocabulary") end
+  if not own then return text.wordpiece(vocab, { lowercase = not cased }) end
+  local tokenizer = text.wordpiece(vocab, { lowercase = own.lowercase, strip_accents = own.strip_accents, cjk = own.cjk })
   for id = 0, math.min(own.size, tokenizer.size) - 1 do
     if own:token(id) ~= tokenizer:token(id) then
       fail(vocab, "token %d is '%s', and '%s' in '%s': its embeddings would stand for other words; expected the same tokens, new ones behind them", id,
@@ -70,6 +60,7 @@ function text_weights.config(source, dropout)
   if not source.config then return nil end
   local config = {}
   for key, value in pairs(source.config) do config[key] = value end
+  config.vocab_size = source.rows
   if dropout then config.hidden_dropout_prob, config.attention_probs_dropout_prob = dropout, dropout end
   return config
 end
@@ -88,16 +79,17 @@ end
 
 --- A BERT with the weights of a file, or with fresh ones.
 -- @param source what `open` gave; nil: fresh weights
--- @param options `text` (a name of bert.sizes, where no config.json says it), `head` ("mlm" or "none"), `dropout` (nil: as the config.json or the size
--- has it), `checkpoint`
+-- @param options `config` (fields of a config.json that say what it is, nil: those of the source), `text` (a name of bert.sizes, where no config.json says
+-- it), `head` ("mlm" or "none"), `dropout` (nil: as the config.json or the size has it), `checkpoint`
 -- @param tokenizer the run's
 -- @return a bert.Bert or bert.BertForMaskedLM
 function text_weights.model(source, options, tokenizer)
-  local o = { dropout = options.dropout, attention_dropout = options.dropout, checkpoint = options.checkpoint, vocab = source and source.rows or tokenizer.size }
+  local config = options.config or source and text_weights.config(source)
+  local o = { dropout = options.dropout, attention_dropout = options.dropout, checkpoint = options.checkpoint }
   local model
-  if source and source.config then
+  if config then
     o.head = options.head
-    model = bert.from_config(text_weights.config(source), o)
+    model = bert.from_config(config, o)
   else
     local size = bert.sizes[options.text]
     if not size then
@@ -105,7 +97,7 @@ function text_weights.model(source, options, tokenizer)
       arguments.fail("text weights", "option 'text': there is no '%s'%s", options.text, near and (", did you mean '%s'?"):format(near) or ", expected bert_base or bert_small")
     end
     for key, value in pairs(size) do o[key] = value end
-    o.padding = tokenizer.pad
+    o.padding, o.vocab = tokenizer.pad, source and source.rows or tokenizer.size
     model = (options.head == "mlm" and bert.BertForMaskedLM or bert.Bert)(o)
   end
   if source then text_weights.fill(model, source, tokenizer) end

@@ -16,7 +16,7 @@ local opt = unic.options {
   { "split", "test", "part of the run's own set; another is asked in full", choices = { "val", "test" } },
 }
 local run = unic.run.open(opt.run)
-local tokenizer = unic.text.wordpiece(run.vocab)
+local tokenizer = unic.text.from_pretrained(run.dir)
 local model = medunic.from_run(run, tokenizer.size)
 run:load(model)
 

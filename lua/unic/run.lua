@@ -15,7 +15,7 @@
 --
 -- The loop stays the recipe's. `run:batches` counts steps, drops the gradients before each of them, saves, and ends the loop; what a step
 -- has to do it leaves to the lines in it. Fields: `dir`, `options`, `device`, `step` (the one being made, from 1), `epoch` (from 1), `total`,
--- `last_loss` (as last read).
+-- `last_loss` (as last read), `vocab` (of a run that goes on: the path of its vocab.txt, which `text.from_pretrained(run.dir)` reads).
 -- @module unic.run
 local lfs = require "lfs"
 local arguments = require "unic.arguments"
@@ -214,6 +214,7 @@ function Run:open_resumed(now)
     self.step, self.saved_step, self.epoch, self.position, self.seconds_before = meta.step, meta.step, meta.epoch, meta.position, meta.seconds or 0
     self.best_value, self.vocabulary_hash, self.last_loss = meta.best, meta.vocabulary, meta.loss
   end
+  if lfs.attributes(self.dir .. "/vocab.txt", "mode") then self.vocab = self.dir .. "/vocab.txt" end
   folder.truncate(self.dir .. "/metrics.csv", step)
   folder.truncate(self.dir .. "/eval.csv", step)
   local notes = differences(self.manifest, now)
@@ -248,16 +249,18 @@ function Run:data(name, ds)
   return ds
 end
 
---- Note the vocabulary: vocab.txt in the folder, its hash in checkpoints; a resumed run refuses another one.
+--- Note the vocabulary: vocab.txt and tokenizer_config.json in the folder, its hash in checkpoints; a resumed run refuses another one, and another
+-- way to read text.
 -- @param tokenizer from `unic.text`
 -- @return the tokenizer
 function Run:vocabulary(tokenizer)
   local hash = tokenizer:hash()
+  if tokenizer:rules() ~= "uncased" then hash = hash .. " " .. tokenizer:rules() end
   if self.vocabulary_hash and self.vocabulary_hash ~= hash then
     fail("--resume: the vocabulary is another one than in '%s' (hash %s here, %s there)", self.dir, hash, self.vocabulary_hash)
   end
   self.vocabulary_hash = hash
-  if self.dir then tokenizer:save(self.dir .. "/vocab.txt") end
+  if self.dir then tokenizer:save_pretrained(self.dir) end
   return tokenizer
 end
 

@@ -69,6 +69,14 @@ local SPANS = {
   test = function(value) return type(value) == "boolean" or value == "bytes" or value == "characters" end,
   text = 'true, "bytes" or "characters"',
 }
+--- The tokeniser of a Hugging Face folder, or of a run: its vocab.txt (or tokenizer.json, which newer versions of transformers write), cased or not as
+-- its tokenizer_config.json says (uncased where it does not).
+-- @param folder the folder
+-- @return a tokeniser
+function text.from_pretrained(folder)
+  return require("unic.text.pretrained").load(text.wordpiece, folder)
+end
+
 local ENCODE_OPTIONS = { max_length = "number", bare = "boolean", specials_in_text = "boolean", spans = SPANS, pair = "string" }
 
 -- max_length of the options: ids per text, or per pair of texts.
@@ -180,6 +188,21 @@ function methods:save(path)
   local output = files.output(arguments.check("save", "path", path, "string"))
   for id = 0, self.size - 1 do output:write(core.token(self.handle, id), "\n") end
   output:commit()
+end
+
+--- Write vocab.txt and tokenizer_config.json, which Hugging Face's AutoTokenizer and `text.from_pretrained` read.
+-- @param folder a folder that is there
+-- @param[opt] options `max_length` that the model takes (512)
+function methods:save_pretrained(folder, options)
+  require("unic.text.pretrained").save(self, folder, options)
+end
+
+--- How the tokeniser reads text, in a word, for manifests: two with the same vocabulary and another word give other ids.
+-- @return "uncased", "cased", and what differs from these: "uncased accents", "cased stripped", "uncased nocjk", ...
+function methods:rules()
+  local word = self.lowercase and "uncased" or "cased"
+  if self.strip_accents ~= self.lowercase then word = word .. (self.strip_accents and " stripped" or " accents") end
+  return self.cjk and word or word .. " nocjk"
 end
 
 --- Stem a text as PadChest's reports are: lower case, each word by its stem, no accents, one blank between words and marks.

@@ -198,7 +198,8 @@ describe("run", function()
     it("refuses other data, another vocabulary, another model, a missing optimiser", function()
       local dir = base .. "/data"
       local function dataset(hash) return { hash = function() return hash end, n = 7, split = "train" } end
-      local words = { hash = function() return "aa" end, save = function() end }
+      local tokens = { "[PAD]", "[UNK]", "[CLS]", "[SEP]", "a" }
+      local words = unic.text.wordpiece(tokens)
       local function start(resume)
         return unic.run("toy", { run = not resume and dir or nil, resume = resume and dir or nil, steps = 2 })
       end
@@ -218,7 +219,13 @@ describe("run", function()
       assert.same({ hash = "abc", n = 7, split = "train" }, run_folder.read_manifest(dir).data.train)
       run = start(true)
       assert.raises_at(nil, "'train' has other contents than in .*hash xyz here, abc there", function() run:data("train", dataset "xyz") end)
-      assert.raises_at(nil, "vocabulary is another one.*hash bb here, aa there", function() run:vocabulary { hash = function() return "bb" end } end)
+      assert.raises_at(nil, "vocabulary is another one.*hash " .. words:hash() .. " cased here, " .. words:hash() .. " there", function()
+        run:vocabulary(unic.text.wordpiece(tokens, { lowercase = false }))
+      end)
+      tokens[5] = "b"
+      assert.raises_at(nil, "vocabulary is another one.*hash %x+ here, " .. words:hash() .. " there", function() run:vocabulary(unic.text.wordpiece(tokens)) end)
+      assert.equal(words:hash(), run:vocabulary(words):hash())
+      assert.equal("uncased", unic.text.from_pretrained(dir):rules())
       assert.raises_at(nil, "weight is 3x2 here and 2x2 there", function() run:attach { model = nn.Linear(2, 3) } end)
       run:attach { model = model }
       assert.raises_at(nil, "holds 'optim%.[%w_.]+' and nothing is attached that takes it", function() run:batches { unic.ones(1, 2) } end)

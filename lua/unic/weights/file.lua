@@ -1,46 +1,15 @@
 --- A file of weights of any kind behind one face: safetensors, PyTorch's, NumPy's, shards with an index, folders.
 -- What a file is, is told by its first bytes, never by its name. Opening reads headers; a tensor is read when it is asked for.
 -- @module unic.weights.file
-local cjson = require "cjson"
 local lfs = require "lfs"
 local arguments = require "unic.arguments"
 local core = require "unic.core"
+local json = require "unic.json"
 
 local fail = arguments.fail
 local file = {}
 
-local JSON_LIMIT = 64 * 2 ^ 20   -- an index of a million names has about 50 MB
 local OP = "weights.open"
-
----------------------------------------------------------------------------------------------------------------------------- JSON
-
--- null becomes nothing: a field that is null says no more than one that is not there.
-local function without_null(t)
-  for key, each in pairs(t) do
-    if each == cjson.null then t[key] = nil elseif type(each) == "table" then without_null(each) end
-  end
-  return t
-end
-
---- A JSON file as a table.
--- @param op the function's name, for the sentence
--- @param path the file
--- @return a table
-function file.read_json(op, path)
-  local stream, why = io.open(path, "rb")
-  if not stream then fail(op, "'%s': cannot be read (%s)", path, (why:gsub("^.*: ", ""))) end
-  local size = stream:seek "end"
-  if not size or size > JSON_LIMIT then
-    stream:close()
-    fail(op, "'%s': is no JSON file of at most %d MB", path, JSON_LIMIT / 2 ^ 20)
-  end
-  stream:seek "set"
-  local text = stream:read "*a"
-  stream:close()
-  local ok, value = pcall(cjson.decode, text or "")
-  if not ok or type(value) ~= "table" then fail(op, "'%s': is no JSON object (%s)", path, ok and type(value) or tostring(value)) end
-  return without_null(value)
-end
 
 ---------------------------------------------------------------------------------------------------------------------------- kinds
 
@@ -189,7 +158,7 @@ local function shard_path(index, folder, name, shard)
 end
 
 local function open_index(self, path)
-  local index = file.read_json(OP, path)
+  local index = json.read(OP, path)
   if type(index.weight_map) ~= "table" or next(index.weight_map) == nil then
     fail(OP, "'%s': is no index of shards (it has no weight_map), %s", path, EXPECTED)
   end
@@ -225,6 +194,13 @@ local IN_FOLDER = { "model.safetensors", "model.safetensors.index.json", "pytorc
 
 local function is_file(path) return lfs.attributes(path, "mode") == "file" end
 
+-- What text.from_pretrained makes a tokeniser of.
+local function vocabulary_of(base)
+  for _, name in ipairs { "vocab.txt", "tokenizer.json" } do
+    if is_file(base .. name) then return base .. name end
+  end
+end
+
 local function open_folder(path)
   local base = path:gsub("/+$", "") .. "/"
   if is_file(base .. "run.lua") then
@@ -232,15 +208,15 @@ local function open_folder(path)
     if not is_file(last) then fail(OP, "'%s': is a run without a checkpoint", path) end
     local self = file.open(last)
     self.path, self.kind = path, "run"
-    self.vocab = is_file(base .. "vocab.txt") and base .. "vocab.txt" or nil
+    self.vocab = vocabulary_of(base)
     return self
   end
   for _, name in ipairs(IN_FOLDER) do
     if is_file(base .. name) then
       local self = file.open(base .. name)
       self.path, self.kind = path, "huggingface"
-      if is_file(base .. "config.json") then self.config = file.read_json(OP, base .. "config.json") end
-      self.vocab = is_file(base .. "vocab.txt") and base .. "vocab.txt" or nil
+      if is_file(base .. "config.json") then self.config = json.read(OP, base .. "config.json") end
+      self.vocab = vocabulary_of(base)
       return self
     end
   end

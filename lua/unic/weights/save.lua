@@ -6,6 +6,7 @@ local unistd = require "posix.unistd"
 local arguments = require "unic.arguments"
 local core = require "unic.core"
 local files = require "unic.files"
+local json = require "unic.json"
 local module = require "unic.nn.module"
 local tensor = require "unic.tensor"
 
@@ -46,47 +47,6 @@ function save.save(path, model, options)
   files.safetensors_save(path, tensors_of("weights.save", model, options), metadata)
 end
 
----------------------------------------------------------------------------------------------------------------------------- JSON
-
-local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
-
-local function quoted(text)
-  return '"' .. text:gsub('[%c"\\]', function(c) return ESCAPES[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
-end
-
--- The shortest digits that read back as the same number.
-local function number_text(x)
-  if x % 1 == 0 and math.abs(x) < 2 ^ 53 then return ("%d"):format(x) end
-  for digits = 15, 16 do
-    local text = ("%%.%dg"):format(digits):format(x)
-    if tonumber(text) == x then return text end
-  end
-  return ("%.17g"):format(x)
-end
-
--- JSON as a person writes it, keys in order: equal tables give equal files.
-local function encode(value, indent, where)
-  local kind = type(value)
-  if kind == "string" then return quoted(value) end
-  if kind == "boolean" then return tostring(value) end
-  if kind == "number" and value - value == 0 then return number_text(value) end
-  if kind ~= "table" then fail("weights.save_pretrained", "option 'config': %s is %s, which JSON does not have", where, arguments.describe(value)) end
-  local inner, parts = indent .. "  ", {}
-  if #value > 0 then
-    for i, each in ipairs(value) do parts[i] = inner .. encode(each, inner, where .. "[" .. i .. "]") end
-    return "[\n" .. table.concat(parts, ",\n") .. "\n" .. indent .. "]"
-  end
-  local keys = {}
-  for key in pairs(value) do
-    if type(key) ~= "string" then fail("weights.save_pretrained", "option 'config': %s has a key that is %s", where, arguments.describe(key)) end
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  for i, key in ipairs(keys) do parts[i] = inner .. quoted(key) .. ": " .. encode(value[key], inner, where .. "." .. key) end
-  if #parts == 0 then return "{}" end
-  return "{\n" .. table.concat(parts, ",\n") .. "\n" .. indent .. "}"
-end
-
 ---------------------------------------------------------------------------------------------------------------------------- folders
 
 local function remove(path)
@@ -114,25 +74,9 @@ local function is_empty(path)
   return true
 end
 
-local SPECIALS = { unk_token = "unk", sep_token = "sep", pad_token = "pad", cls_token = "cls", mask_token = "mask" }
-
-local function tokenizer_config(tokenizer, positions)
-  local config = {
-    tokenizer_class = "BertTokenizer", do_lower_case = tokenizer.lowercase, strip_accents = tokenizer.strip_accents, tokenize_chinese_chars = tokenizer.cjk,
-    model_max_length = positions or 512, clean_up_tokenization_spaces = true,
-  }
-  for key, field in pairs(SPECIALS) do config[key] = tokenizer[field] and tokenizer:token(tokenizer[field]) end
-  return config
-end
-
 local function write(folder, model, options)
-  local json = {}
-  json["config.json"] = options.config
-  if options.tokenizer then
-    options.tokenizer:save(folder .. "/vocab.txt")
-    json["tokenizer_config.json"] = tokenizer_config(options.tokenizer, options.config.max_position_embeddings)
-  end
-  for name, value in pairs(json) do files.write_file(folder .. "/" .. name, encode(value, "", "it") .. "\n", { durable = true }) end
+  files.write_file(folder .. "/config.json", json.encode("weights.save_pretrained", "option 'config'", options.config), { durable = true })
+  if options.tokenizer then options.tokenizer:save_pretrained(folder, { max_length = options.config.max_position_embeddings }) end
   files.safetensors_save(folder .. "/model.safetensors", tensors_of("weights.save_pretrained", model, options), { format = "pt" })
 end
 
