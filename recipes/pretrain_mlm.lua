@@ -41,7 +41,7 @@ local opt = unic.options {
   { "clip", 1, "largest norm of the gradients" },
   { "share", 0.15, "of the tokens of a report that are asked for", least = 0, most = 1 },
   { "most", 77, "tokens of a report that are asked for", kind = "integer", least = 1 },
-  { "dropout", nil, "default: as --init was trained, else 0.1", kind = "number", least = 0, most = 1 },
+  { "dropout", nil, "default: as --init was trained, else 0.05 for bert_small and 0.1 for bert_base", kind = "number", least = 0, most = 1 },
   { "freeze", 0, "embeddings and the first so many layers stay as they are", kind = "integer", least = 0 },
   { "recompute", false, "compute the layers again in the backward instead of keeping their activations: less memory, more time" },
   { "sample", false, "built-in set: train on random parts of the reports" },
@@ -64,8 +64,9 @@ local source = opt.init and not run.resumed and text_weights.open(opt.init)
 local tokenizer = run.vocab and text.from_pretrained(run.dir) or text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab, opt.cased)
 run:vocabulary(tokenizer)
 
+local dropout = opt.dropout or not opt.init and opt.text == "bert_small" and 0.05 or nil   -- 0.1 is much for two layers
 local model = text_weights.model(source, {
-  config = run.resumed and bert.read_config(run.dir .. "/text_config.json") or nil, text = opt.text, head = "mlm", dropout = opt.dropout,
+  config = run.resumed and bert.read_config(run.dir .. "/text_config.json") or nil, text = opt.text, head = "mlm", dropout = dropout,
   checkpoint = opt.recompute,
 }, tokenizer)
 if run.dir then bert.write_config(run.dir .. "/text_config.json", model) end
