@@ -74,20 +74,21 @@ local size, store, channels = pictures.size, pictures.store, pictures.channels
 local built_in = opt.data == "phantom"
 local train = data.open(opt.data, { split = "train", size = store, strict = not built_in and opt.strict or nil, studies = built_in and opt.studies or nil })
 run:data("train", train)
--- A run that goes on has its vocabulary and what its text encoder is in its folder, and its weights in the checkpoint.
-local source = opt.text_init and not run.resumed and text_weights.open(opt.text_init)
+-- A run that goes on has its vocabulary and what its text encoder is in its folder, and its weights in the checkpoint, if it came to one.
+local source = opt.text_init and run.step == 0 and text_weights.open(opt.text_init)
 local tokenizer = run.vocab and text.from_pretrained(run.dir) or text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab, opt.cased)
 run:vocabulary(tokenizer)
 
-local text_config = run.resumed and bert.read_config(medunic.text_config(run.dir)) or source and text_weights.config(source, opt:given "dropout" and opt.dropout)
+local text_config = run.resumed and bert.read_config(medunic.text_config(run.dir)) or nil
+if source then text_config = text_weights.config(source, opt:given "dropout" and opt.dropout or text_config and text_config.hidden_dropout_prob) end
 local model = medunic.from_options(opt, source and source.rows or tokenizer.size, text_config)
 local has_new_words = text_config and text_config.has_new_words
 if source then
   has_new_words = text_weights.fill(model.text_encoder, source, tokenizer)
   if run.dir then bert.write_config(medunic.text_config(run.dir), model.text_encoder, { has_new_words = has_new_words }) end
 end
-if opt.vision_init and not run.resumed then unic.weights.load(model.image_encoder, opt.vision_init) end
-if opt.init and not run.resumed then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
+if opt.vision_init and run.step == 0 then unic.weights.load(model.image_encoder, opt.vision_init) end
+if opt.init and run.step == 0 then unic.run.open(opt.init):load(model) end   -- a run folder or a checkpoint of one
 model.text_encoder:freeze(opt.freeze)
 if has_new_words then model.text_encoder.embeddings:requires_grad_(true) end   -- they have everything to learn
 model:to(run.device)

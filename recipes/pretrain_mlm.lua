@@ -59,14 +59,14 @@ local function open(split)
   })
 end
 local train = run:data("train", open "train")
--- A run that goes on has its vocabulary and what its model is in its folder, and its weights in the checkpoint.
-local source = opt.init and not run.resumed and text_weights.open(opt.init)
+-- A run that goes on has its vocabulary and what its model is in its folder, and its weights in the checkpoint, if it came to one.
+local source = opt.init and run.step == 0 and text_weights.open(opt.init)
 local tokenizer = run.vocab and text.from_pretrained(run.dir) or text_weights.tokenizer(source, opt.vocab or not source and phantom.vocab, opt.cased)
 run:vocabulary(tokenizer)
 
 local dropout = opt.dropout or not opt.init and opt.text == "bert_small" and 0.05 or nil   -- 0.1 is much for two layers
 local model = text_weights.model(source, {
-  config = run.resumed and bert.read_config(run.dir .. "/text_config.json") or nil, text = opt.text, head = "mlm", dropout = dropout,
+  config = run.resumed and not source and bert.read_config(run.dir .. "/text_config.json") or nil, text = opt.text, head = "mlm", dropout = dropout,
   checkpoint = opt.recompute,
 }, tokenizer)
 if run.dir then bert.write_config(run.dir .. "/text_config.json", model) end

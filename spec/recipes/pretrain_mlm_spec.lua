@@ -145,6 +145,16 @@ describe("recipes/pretrain_mlm.lua", function()
     local ok = pcall(testing.recipe, RECIPE, merged(options, { run = cut }))
     unic.optim.clip_grad_norm = clip
     assert.is_false(ok)
+    -- Cut before anything was saved, it begins again, from the same weights.
+    local early = folder .. "/early"
+    unic.optim.clip_grad_norm = function() error("the power is gone", 0) end
+    ok = pcall(testing.recipe, RECIPE, merged(options, { run = early }))
+    unic.optim.clip_grad_norm = clip
+    assert.is_false(ok)
+    testing.recipe(RECIPE, { resume = early })
+    local equal, what = require("spec.support.runs").same(whole, early)
+    assert.is_true(equal, what)
+    support.remove(early)
     support.remove(first)
     os.remove(vocab)
     testing.recipe(RECIPE, { resume = cut })
@@ -361,6 +371,15 @@ describe("pretrain_medunic.lua --text-init", function()
     assert(os.rename(path .. "-away", path))
     assert.is_true(again, why)
     local same, difference = require("spec.support.runs").same(whole, cut)
+    assert.is_true(same, difference)
+    -- Cut before anything was saved, it begins again from the same weights.
+    local early = folder .. "/early"
+    optim.clip_grad_norm = function() error("the power is gone", 0) end
+    ok = pcall(testing.recipe, MEDUNIC, merged(own, { run = early }))
+    optim.clip_grad_norm = clip
+    assert.is_false(ok)
+    testing.recipe(MEDUNIC, { resume = early })
+    same, difference = require("spec.support.runs").same(whole, early)
     assert.is_true(same, difference)
   end)
 
