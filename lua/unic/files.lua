@@ -3,6 +3,8 @@
 -- contents. Everything that writes does so under a temporary name and renames it at the end: a killed program leaves the old file.
 -- @module unic.files
 local ffi = require "ffi"
+local fcntl = require "posix.fcntl"
+local unistd = require "posix.unistd"
 local arguments = require "unic.arguments"
 local unic_core = require "unic.core"
 local core = unic_core.files
@@ -413,6 +415,16 @@ function files.write_file(path, text, options)
   options = arguments.options("write_file", options, { durable = "boolean" })
   check_string("write_file", "text", text)
   core.output(check_path("write_file", path)):write(text):commit(options.durable)
+end
+
+--- Sync a folder to the disk: that a file was renamed into it survives a power cut.
+-- @param path the folder; one that cannot be opened is left as it is
+function files.sync_folder(path)
+  local handle = fcntl.open(check_path("sync_folder", path), fcntl.O_RDONLY)
+  if handle then
+    unistd.fsync(handle)
+    unistd.close(handle)
+  end
 end
 
 --- Write a file piece by piece.

@@ -256,7 +256,8 @@ static unic_status unpack(unic_npy *f, const npy_array *a, const unic_weights_en
   return status;
 }
 
-static unic_status read_entry(unic_npy *f, const unic_weights_entry *e, void *to) {
+static unic_status read_elements(unic_weights *w, const unic_weights_entry *e, void *to) {
+  unic_npy *f = (unic_npy *)w;
   npy_array *a = &f->arrays[e - f->base.entries];
   if (a->why) return unic_fail("%s", a->why);
   if (e->bytes == 0) return UNIC_OK;
@@ -284,16 +285,7 @@ static unic_status read_entry(unic_npy *f, const unic_weights_entry *e, void *to
     memcpy(to, data + a->header, (size_t)e->bytes);
   }
   if (a->swapped) unic_weights_swap(to, e->bytes / a->size, a->size);
-  if (strcmp(e->dtype, "BOOL") == 0) {
-    int64_t at = unic_weights_not_bool(to, e->bytes);
-    if (at >= 0) return unic_fail("a BOOL of value %d, expected 0 or 1", ((const uint8_t *)to)[at]);
-  }
   return UNIC_OK;
-}
-
-static unic_status read_elements(unic_weights *w, const unic_weights_entry *e, void *to) {
-  unic_status status = read_entry((unic_npy *)w, e, to);
-  return status == UNIC_OK ? status : unic_fail_prefix(status, "'%s': tensor '%s': ", w->path, e->name);
 }
 
 static void close_file(unic_weights *w) {

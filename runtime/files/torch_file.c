@@ -46,7 +46,8 @@ static unic_status read_packed(unic_torch_file *f, const unic_weights_entry *e, 
   return status;
 }
 
-static unic_status read_entry(unic_torch_file *f, const unic_weights_entry *e, void *to) {
+static unic_status read_elements(unic_weights *w, const unic_weights_entry *e, void *to) {
+  unic_torch_file *f = (unic_torch_file *)w;
   const unic_torch_place *p = &f->values.places[e - f->base.entries];
   if (p->why) return unic_fail("%s", p->why);
   if (e->bytes == 0) return UNIC_OK;
@@ -66,16 +67,7 @@ static unic_status read_entry(unic_torch_file *f, const unic_weights_entry *e, v
     int64_t size = unic_weights_bits(e->dtype) / 8;
     unic_weights_gather(to, s->data + p->offset * size, e->ndim, e->shape, p->stride, size);
   }
-  if (strcmp(e->dtype, "BOOL") == 0) {
-    int64_t at = unic_weights_not_bool(to, e->bytes);
-    if (at >= 0) return unic_fail("a BOOL of value %d, expected 0 or 1", ((const uint8_t *)to)[at]);
-  }
   return UNIC_OK;
-}
-
-static unic_status read_elements(unic_weights *w, const unic_weights_entry *e, void *to) {
-  unic_status status = read_entry((unic_torch_file *)w, e, to);
-  return status == UNIC_OK ? status : unic_fail_prefix(status, "'%s': tensor '%s': ", w->path, e->name);
 }
 
 static void close_file(unic_weights *w) {

@@ -167,9 +167,16 @@ const unic_weights_entry *unic_weights_find(const unic_weights *w, const char *n
 }
 
 unic_status unic_weights_read(unic_weights *w, const unic_weights_entry *e, void *to) {
-  if (w->read) return w->read(w, e, to);
-  if (e->bytes) memcpy(to, e->data, (size_t)e->bytes);
-  return UNIC_OK;
+  if (!w->read) {
+    if (e->bytes) memcpy(to, e->data, (size_t)e->bytes);
+    return UNIC_OK;
+  }
+  unic_status status = w->read(w, e, to);
+  if (status == UNIC_OK && strcmp(e->dtype, "BOOL") == 0) {
+    int64_t at = unic_weights_not_bool(to, e->bytes);
+    if (at >= 0) status = unic_fail("a BOOL of value %d, expected 0 or 1", ((const uint8_t *)to)[at]);
+  }
+  return status == UNIC_OK ? status : unic_fail_prefix(status, "'%s': tensor '%s': ", w->path, e->name);
 }
 
 /* ---- moving bytes ---- */

@@ -38,7 +38,8 @@ struct unic_weights {
   int64_t pair_count, pair_capacity;
   struct unic_weights_text *texts; /* strings of the file's own, see unic_weights_keep */
   int64_t room;                    /* bytes that opening may still take: see unic_weights_charge */
-  /* The elements of one entry, row-major, little-endian, to `to` (entry->bytes of memory). NULL: all of them are at entry->data. */
+  /* The elements of one entry, row-major, little-endian, to `to` (entry->bytes of memory). NULL: all of them are at entry->data. Its sentence
+   * says what is wrong; unic_weights_read puts the path and the name in front. */
   unic_status (*read)(unic_weights *w, const unic_weights_entry *e, void *to);
   /* Free what the format holds; the struct itself and what is above are freed by unic_weights_close. */
   void (*close)(unic_weights *w);
@@ -59,7 +60,7 @@ unic_status unic_weights_keep(unic_weights *w, const char *text, int64_t bytes, 
 unic_status unic_weights_finish(unic_weights *w);
 
 const unic_weights_entry *unic_weights_find(const unic_weights *w, const char *name); /* NULL: none */
-/* Elements to `to`, by whichever way the format has. */
+/* Elements to `to`, by whichever way the format has; those of a BOOL that `read` fetched are looked at. */
 unic_status unic_weights_read(unic_weights *w, const unic_weights_entry *e, void *to);
 
 /* Bits per element of a dtype name; 0: a name that is not known. */

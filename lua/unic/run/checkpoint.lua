@@ -3,7 +3,6 @@
 -- (step, position in the data, schedules, options) as JSON under `unic` in the file's metadata.
 -- @module unic.run.checkpoint
 local cjson = require "cjson"
-local fcntl = require "posix.fcntl"
 local lfs = require "lfs"
 local unistd = require "posix.unistd"
 local core = require "unic.core"
@@ -45,14 +44,6 @@ function checkpoint.tensors(attached)
   return tensors
 end
 
-local function sync_folder(path)
-  local handle = fcntl.open(path, fcntl.O_RDONLY)
-  if handle then
-    unistd.fsync(handle)
-    unistd.close(handle)
-  end
-end
-
 local function step_of(name) return tonumber(name:match "^step%-(%d+)%.safetensors$") end
 
 -- Files beyond the newest KEEP that neither `last` nor `best` names; and what a killed write left.
@@ -90,7 +81,7 @@ function checkpoint.save(path, step, attached, meta, best)
   files.safetensors_save(path .. "/" .. name, checkpoint.tensors(attached), { unic = cjson.encode(meta), format = "pt" })
   folder.link(name, path .. "/last.safetensors")
   if best then folder.link(name, path .. "/best.safetensors") end
-  sync_folder(path)
+  files.sync_folder(path)
   tidy(path)
   return path .. "/" .. name
 end

@@ -1,11 +1,11 @@
 --- The folder of a run: its number, its links, and the files that say what was run (run.lua, manifest.json).
 -- @module unic.run.folder
-local cjson = require "cjson"
 local lfs = require "lfs"
 local stdlib = require "posix.stdlib"
 local unistd = require "posix.unistd"
 local core = require "unic.core"
 local files = require "unic.files"
+local json = require "unic.json"
 
 local folder = {}
 
@@ -142,38 +142,17 @@ function folder.read_record(path)
   return record
 end
 
--- ---------------------------------------------------------------- JSON
+-- ---------------------------------------------------------------- the manifest
 
--- One value a line, keys in order: a person reads the manifest, and two of them can be compared line by line.
-local function pretty(value, indent)
-  if type(value) ~= "table" then return (cjson.encode(value):gsub("\\/", "/")) end
-  local inner, parts = indent .. "  ", {}
-  if #value > 0 then
-    for i, member in ipairs(value) do parts[i] = inner .. pretty(member, inner) end
-    return "[\n" .. table.concat(parts, ",\n") .. "\n" .. indent .. "]"
-  end
-  local keys = {}
-  for key in pairs(value) do keys[#keys + 1] = tostring(key) end
-  if #keys == 0 then return "{}" end
-  table.sort(keys)
-  for i, key in ipairs(keys) do parts[i] = ("%s%s: %s"):format(inner, cjson.encode(key), pretty(value[key], inner)) end
-  return "{\n" .. table.concat(parts, ",\n") .. "\n" .. indent .. "}"
-end
-
---- Write manifest.json.
+--- Write manifest.json: one value a line, keys in order, so that a person reads it and two of them can be compared line by line.
 function folder.write_manifest(path, manifest)
-  files.write_file(path .. "/manifest.json", pretty(manifest, "") .. "\n", { durable = true })
+  files.write_file(path .. "/manifest.json", json.encode("run", "the manifest", manifest), { durable = true })
 end
 
 --- Read manifest.json; an empty table where there is none.
 function folder.read_manifest(path)
-  local file = io.open(path .. "/manifest.json", "rb")
-  if not file then return {} end
-  local text = file:read "*a"
-  file:close()
-  local ok, manifest = pcall(cjson.decode, text)
-  if not ok or type(manifest) ~= "table" then fail("'%s/manifest.json' is not JSON (%s)", path, tostring(manifest)) end
-  return manifest
+  path = path .. "/manifest.json"
+  return lfs.attributes(path, "mode") and json.read("run", path) or {}
 end
 
 -- ---------------------------------------------------------------- tables that grow

@@ -1,6 +1,5 @@
 --- From a model into files that other programs open; see unic.weights.save and unic.weights.save_pretrained.
 -- @module unic.weights.save
-local fcntl = require "posix.fcntl"
 local lfs = require "lfs"
 local unistd = require "posix.unistd"
 local arguments = require "unic.arguments"
@@ -59,14 +58,6 @@ local function remove(path)
   return os.remove(path)
 end
 
-local function sync(path)
-  local handle = fcntl.open(path, fcntl.O_RDONLY)
-  if handle then
-    unistd.fsync(handle)
-    unistd.close(handle)
-  end
-end
-
 local function is_empty(path)
   for name in lfs.dir(path) do
     if name ~= "." and name ~= ".." then return false end
@@ -104,7 +95,7 @@ function save.save_pretrained(folder, model, options)
     remove(new)
     error(problem, 0)
   end
-  sync(new)
+  files.sync_folder(new)
   -- A folder cannot be renamed over a full one: the old one steps aside first, and goes when the new one has its name.
   local aside = mode and (is_empty(folder) and lfs.rmdir(folder) or os.rename(folder, old))
   ok, why = os.rename(new, folder)
@@ -114,7 +105,7 @@ function save.save_pretrained(folder, model, options)
     fail(op, "'%s': cannot get its name (%s)", folder, why)
   end
   remove(old)
-  sync(folder:match "^(.+)/[^/]*$" or ".")
+  files.sync_folder(folder:match "^(.+)/[^/]*$" or ".")
 end
 
 return save
