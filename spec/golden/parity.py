@@ -7,7 +7,10 @@ compared, 64 elements by hash, max and rms of the f64 values, and the largest er
 import contextlib
 import gc
 import os
+import pickle
 import re
+import subprocess
+import tempfile
 
 import timm
 import torchvision
@@ -213,56 +216,79 @@ FORMS = {
 }
 
 
+def build(name):
+    """The network with the formula's values, their specs, and a function that sets them again."""
+    model = NETWORKS[name]["make"]()
+    # What is no parameter of ours: positions 0, 1, 2 ... and a decoder that is the word embeddings again.
+    saved = {k: t.clone() for k, t in model.state_dict().items() if not k.endswith("position_ids") and not k.startswith("cls.predictions.decoder")}
+    specs = {k: spec_of(k, list(t.shape)) for k, t in saved.items()}
+    for k, t in saved.items():
+        t.copy_(tensor_of(specs[k], name + "/" + k))
+
+    def reset():
+        answer = model.load_state_dict(saved, strict=False)
+        assert not answer.unexpected_keys and all("position_ids" in k or "decoder" in k for k in answer.missing_keys), answer
+        model.zero_grad(set_to_none=True)
+    return model, specs, reset
+
+
+def measure(name):
+    """f64 probes, their divisors, the errors of every f32 form and of bf16, the specs."""
+    model, specs, reset = build(name)
+    model.double()
+    reset()
+    reference = probes(name, model, torch.contiguous_format, torch.float64, ["eval", "train"])
+    divisors = below(reference)
+    model.zero_grad(set_to_none=True)
+    gc.collect()
+    model.float()
+    by_form = {}
+    for label, form in FORMS.items():
+        layout = form.get("format", torch.contiguous_format)
+        if name in form.get("not", []) or layout == torch.channels_last and "x" not in NETWORKS[name]["inputs"]:
+            continue
+        torch.set_num_threads(form.get("threads", 1))
+        model.to(memory_format=layout)
+        reset()
+        if "beside" in form:
+            with torch.no_grad():
+                for k, p in model.named_parameters():
+                    p.copy_(p.double() * (1 + torch.from_numpy(bits(words("%s beside %d" % (k, form["beside"]), p.numel()), 0, 2).reshape(p.shape) - 1.5) * 2.0 ** -24))
+        with form.get("context", contextlib.nullcontext)():
+            by_form[label] = errors(probes(name, model, layout, torch.float32, ["eval", "train"]), reference, divisors)
+        torch.set_num_threads(1)
+        model.to(memory_format=torch.contiguous_format)
+    reset()
+    bf16 = errors(probes(name, model, torch.contiguous_format, torch.float32, ["eval"], autocast=True), reference, divisors)
+    return reference, divisors, by_form, bf16, specs
+
+
+# The same forms with kernels for another set of instructions, which a process chooses when it begins.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def measure_again(name):
+    with tempfile.NamedTemporaryFile() as file:
+        subprocess.run([sys.executable, "-W", "ignore", os.path.abspath(__file__), "--forms", name, file.name], check=True, env={**os.environ, **AVX2})
+        return {label + ", AVX2": errs for label, errs in pickle.load(file).items()}
+
+
 def main(only):
     for name, network in NETWORKS.items():
         if only and name not in only:
             continue
-        model = network["make"]()
-        # What is no parameter of ours: positions 0, 1, 2 ... and a decoder that is the word embeddings again.
-        state = {k: t for k, t in model.state_dict().items() if not k.endswith("position_ids") and not k.startswith("cls.predictions.decoder")}
-        specs = {k: spec_of(k, list(t.shape)) for k, t in state.items()}
-        for k, t in state.items():
-            with torch.no_grad():
-                t.copy_(tensor_of(specs[k], name + "/" + k))
-        saved = {k: t.clone() for k, t in state.items()}
-
-        def reset(m):
-            missing = m.load_state_dict(saved, strict=False)
-            assert not missing.unexpected_keys and all("position_ids" in k or "decoder" in k for k in missing.missing_keys), missing
-            m.zero_grad(set_to_none=True)
-        model.double()
-        reset(model)
-        reference = probes(name, model, torch.contiguous_format, torch.float64, ["eval", "train"])
-        divisors = below(reference)
-        model.zero_grad(set_to_none=True)
-        gc.collect()
-        model.float()
-        own, by_form = {}, {}
-        for label, form in FORMS.items():
-            if name in form.get("not", []):
-                continue
-            torch.set_num_threads(form.get("threads", 1))
-            layout = form.get("format", torch.contiguous_format)
-            if layout == torch.channels_last and "x" not in network["inputs"]:
-                continue
-            model.to(memory_format=layout)
-            reset(model)
-            if "beside" in form:
-                with torch.no_grad():
-                    for k, p in model.named_parameters():
-                        p.copy_(p.double() * (1 + torch.from_numpy(bits(words("%s beside %d" % (k, form["beside"]), p.numel()), 0, 2).reshape(p.shape) - 1.5) * 2.0 ** -24))
-            with form.get("context", contextlib.nullcontext)():
-                by_form[label] = errors(probes(name, model, layout, torch.float32, ["eval", "train"]), reference, divisors)
-            torch.set_num_threads(1)
-            model.to(memory_format=torch.contiguous_format)
-            for key, e in by_form[label].items():
-                own[key] = max(own.get(key, 0.0), e)
-        reset(model)
-        bf16 = errors(probes(name, model, torch.contiguous_format, torch.float32, ["eval"], autocast=True), reference, divisors)
+        again = measure_again(name)
+        reference, divisors, by_form, bf16, specs = measure(name)
+        by_form.update(again)
+        own = {key: max(errs[key] for errs in by_form.values()) for key in reference}
         kinds = {}
+        print("%s: loss eval %.4f train %.4f" % (name, reference["eval", "loss", "loss"][0][0], reference["train", "loss", "loss"][0][0]))
         for mode, kind in dict.fromkeys((m, k) for m, k, _ in reference):
-            lists = [[e for (m, k, _), e in errs.items() if (m, k) == (mode, kind)] for errs in by_form.values()]
-            kinds["%s_%s" % (mode, kind)] = {"largest": max(max(list_) for list_ in lists), "median": max(float(np.median(list_)) for list_ in lists)}
+            lists = {label: [e for (m, k, _), e in errs.items() if (m, k) == (mode, kind)] for label, errs in by_form.items()}
+            kinds["%s_%s" % (mode, kind)] = {"largest": max(map(max, lists.values())), "median": float(max(map(np.median, lists.values())))}
+            row = ["%s %.1e (%.1e)" % (label, max(list_), np.median(list_)) for label, list_ in lists.items()]
+            size = [v[0] for (m, k, _), (v, _) in reference.items() if (m, k) == (mode, kind)]
+            print("  %-5s %-10s %3d tensors, largest %.3g .. %.3g; largest error (median): %s" % (mode, kind, len(size), min(size), max(size), ", ".join(row)), flush=True)
         case = {"op": name, "name": name, "kinds": kinds, "inputs": network["inputs"], "lengths": LENGTHS if "ids" in network["inputs"] else [], "params": specs,
                 "forms": list(by_form), "records": []}
         for (mode, kind, what), (v, n) in reference.items():
@@ -275,16 +301,13 @@ def main(only):
             common.total += len(v)
         CASES.append(case)
         counts[name] = len(case["records"])
-        print("%s: loss eval %.4f train %.4f" % (name, reference["eval", "loss", "loss"][0][0], reference["train", "loss", "loss"][0][0]))
-        for mode, kind in dict.fromkeys((m, k) for m, k, _ in reference):
-            row = {label: [e for (m, k, _), e in errs.items() if (m, k) == (mode, kind)] for label, errs in by_form.items()}
-            row = ["%s %.1e (%.1e)" % (label, max(list_), np.median(list_)) for label, list_ in row.items()]
-            size = [v[0] for (m, k, _), (v, _) in reference.items() if (m, k) == (mode, kind)]
-            print("  %-5s %-10s %3d tensors, largest %.3g .. %.3g; largest error (median): %s" % (mode, kind, len(size), min(size), max(size), ", ".join(row)), flush=True)
-        del model, state, saved
         gc.collect()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
-    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "parity.safetensors"), **LIBRARIES)
+    if sys.argv[1:2] == ["--forms"]:
+        with open(sys.argv[3], "wb") as file:
+            pickle.dump(measure(sys.argv[2])[2], file)
+    else:
+        main(sys.argv[1:])
+        write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "parity.safetensors"), **LIBRARIES)
