@@ -53,6 +53,7 @@ describe("recipes/pretrain_mlm.lua", function()
       assert.is_true(last > 0.05 and last <= 1, name .. " " .. last)
     end
     assert.same({ 80, 832 }, { result.steps, result.vocab })
+    assert.is_truthy(support.read(folder .. "/run/log.txt"):find "step 80/80  [%d.e+]+ texts/s")
     local eval = unic.files.read_csv(folder .. "/run/eval.csv")
     local found = {}
     for row = 1, eval:rows() do

@@ -55,7 +55,7 @@ function loop:batches(ds, options)
   if self.saved and not self.attached.model then fail "batches: the run is resumed and nothing is attached, expected run:attach{model = ..} before the loop" end
   local merged = self:source_options(options)
   self.total = self:steps(ds, options)
-  self.usual_rows = merged.batch
+  self.usual_rows, self.rows_are = merged.batch, type(ds) == "table" and ds.texts_only and "texts" or "images"
   local stream = self.step < self.total and source.open(ds, merged, self.epoch, self.position) or nil
   self.stream = stream
   if self.saved then
@@ -133,7 +133,8 @@ function loop:read_metrics()
   self.last_loss = last.loss == last.loss and last.loss or nil   -- NaN where the recipe logs no loss
   local per_step = (now - self.begun) / math.max(1, self.step - self.first_step)
   self.progress:update {
-    step = self.step, total = self.total, rate = rate, left = per_step * (self.total - self.step), loss = last.loss, mean = last.mean, parts = last.parts,
+    step = self.step, total = self.total, rate = rate, rows_are = self.rows_are, left = per_step * (self.total - self.step), loss = last.loss,
+    mean = last.mean, parts = last.parts,
   }
 end
 

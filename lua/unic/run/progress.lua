@@ -68,7 +68,7 @@ function Progress:say(text)
 end
 
 --- Show where the training is.
--- @param state `step`, `total`, `rate` (rows a second), `left` (seconds), `loss`, `mean` (of the losses since the last call, for
+-- @param state `step`, `total`, `rate` (rows a second), `rows_are` ("images", "texts"), `left` (seconds), `loss`, `mean` (of the losses since the last call, for
 -- the sparkline), `parts` (a list of {name, value})
 function Progress:update(state)
   self.history:add(state.mean)
@@ -76,7 +76,7 @@ function Progress:update(state)
   local last = state.step == state.total
   if not self.tty and now - self.at < PERIOD and not last then return end
   local words = { state.total and ("step %d/%d"):format(state.step, state.total) or ("step %d"):format(state.step) }
-  if state.rate then words[#words + 1] = ("%.3g images/s"):format(state.rate) end
+  if state.rate then words[#words + 1] = ("%.3g %s/s"):format(state.rate, state.rows_are) end
   if state.left and not last then words[#words + 1] = "left " .. progress.duration(state.left) end
   words[#words + 1] = ("loss %.4g"):format(state.loss)
   for _, part in ipairs(state.parts or {}) do words[#words + 1] = ("%s %.4g"):format(part[1], part[2]) end
