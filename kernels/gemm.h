@@ -40,9 +40,10 @@ typedef void unic_product_store(void *context, const float *tile, int64_t i, int
 
 void unic_product_plan(unic_product *p);
 /* Plan p as one half-precision product of oneDNN's, for exactly these sizes: operands of one half type with a unit stride each, C row-major,
- * not alone, no sums. bias: an f32 row is added (passed to the run in the place of `context`); accumulate: that of every run. False: not to be
- * had here, and p is as before. */
-bool unic_product_native(unic_product *p, bool bias, int accumulate);
+ * not alone, no sums. bias: an f32 row is added (passed to the run in the place of `context`); accumulate: that of every run. *planned false: not
+ * to be had here, and p is as before. A failure (no memory) is none of that: another way to compute it would give other bits. `op` is for the
+ * sentence. */
+unic_status unic_product_native(const char *op, unic_product *p, bool bias, int accumulate, bool *planned);
 void unic_product_free(unic_product *p);
 /* accumulate: C += instead of C =. */
 bool unic_product_run(const unic_product *p, const void *a, const void *b, void *c, int accumulate, float *scratch, unic_product_store *store, void *context);

@@ -191,7 +191,9 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   if (!k->backward) {
     l->y = (unic_product){.m = l->m, .n = l->o, .k = l->i, .a_row = l->i, .a_col = 1, .b_row = 1, .b_col = l->i, .c_row = l->o, .c_col = 1,
                           .a_dtype = type, .b_dtype = type, .c_dtype = type, .tiled = low};
-    if (!unic_product_native(&l->y, k->in[BIAS].present, 0)) unic_product_plan(&l->y);
+    bool native = false;
+    UNIC_TRY(unic_product_native("linear", &l->y, k->in[BIAS].present, 0, &native));
+    if (!native) unic_product_plan(&l->y);
     p->scratch = l->y.scratch * 4;
     return UNIC_OK;
   }
@@ -215,10 +217,11 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
     unic_product dx = l->dx, dweight = l->dweight;
     dx.a_dtype = dweight.a_dtype = type;
     dx.m = dweight.k = l->m;
-    if (k->din[X].present) native = unic_product_native(&dx, false, k->accumulate[X]);
-    if (native && k->din[WEIGHT].present && !unic_product_native(&dweight, false, k->accumulate[WEIGHT])) {
-      native = false;
-      unic_product_free(&dx);
+    if (k->din[X].present) UNIC_TRY(unic_product_native("linear", &dx, false, k->accumulate[X], &native));
+    if (native && k->din[WEIGHT].present) {
+      unic_status status = unic_product_native("linear", &dweight, false, k->accumulate[WEIGHT], &native);
+      if (!native) unic_product_free(&dx);
+      UNIC_TRY(status);
     }
     if (native) {
       l->dx = dx;

@@ -126,17 +126,18 @@ static dnnl_status_t describe(unic_dnnl_desc *d, int dtype, int64_t rows, int64_
   return unic_dnnl_desc_strided(d, (unic_dtype)dtype, 2, shape, stride);
 }
 
-bool unic_product_native(unic_product *p, bool bias, int accumulate) {
+unic_status unic_product_native(const char *op, unic_product *p, bool bias, int accumulate, bool *planned) {
+  *planned = false;
   /* Below AVX-512 BF16 oneDNN either refuses, emulates or falls back to plain loops: slower than converting. */
-  if (!unic_dtype_is_half((unic_dtype)p->a_dtype) || unic_isa_best() < UNIC_ISA_AVX512_BF16) return false;
+  if (!unic_dtype_is_half((unic_dtype)p->a_dtype) || unic_isa_best() < UNIC_ISA_AVX512_BF16) return UNIC_OK;
   char form[3];
   int64_t ld[3];
-  if (p->a_dtype != p->b_dtype || (p->c_dtype != p->a_dtype && p->c_dtype != UNIC_F32) || p->alone || p->sums || p->m < 1 || p->n < 1 || p->k < 1) return false;
-  if (!readable(p->m, p->k, p->a_row, p->a_col, &form[0], &ld[0]) || !readable(p->k, p->n, p->b_row, p->b_col, &form[1], &ld[1])) return false;
-  if (!readable(p->m, p->n, p->c_row, p->c_col, &form[2], &ld[2]) || form[2] != 'N') return false;
+  if (p->a_dtype != p->b_dtype || (p->c_dtype != p->a_dtype && p->c_dtype != UNIC_F32) || p->alone || p->sums || p->m < 1 || p->n < 1 || p->k < 1) return UNIC_OK;
+  if (!readable(p->m, p->k, p->a_row, p->a_col, &form[0], &ld[0]) || !readable(p->k, p->n, p->b_row, p->b_col, &form[1], &ld[1])) return UNIC_OK;
+  if (!readable(p->m, p->n, p->c_row, p->c_col, &form[2], &ld[2]) || form[2] != 'N') return UNIC_OK;
   unic_dnnl_desc a = {0}, b = {0}, c = {0}, row = {0};
   unic_dnnl_primitive *made = unic_new(sizeof *made);
-  if (!made) return false;
+  if (!made) return unic_fail_memory("[%s] no memory for its plan", op);
   dnnl_status_t s = describe(&a, p->a_dtype, p->m, p->k, form[0], ld[0]);
   if (s == dnnl_success) s = describe(&b, p->b_dtype, p->k, p->n, form[1], ld[1]);
   if (s == dnnl_success) s = describe(&c, p->c_dtype, p->m, p->n, 'N', ld[2]);
@@ -150,12 +151,13 @@ bool unic_product_native(unic_product *p, bool bias, int accumulate) {
   if (s != dnnl_success || strncmp(unic_dnnl_primitive_name(made), "ref", 3) == 0) {
     unic_dnnl_primitive_free(made);
     unic_delete(made);
-    return false;
+    return s == dnnl_out_of_memory ? unic_dnnl_fail(op, "plan a product", s) : UNIC_OK;
   }
   p->native = made;
   p->swapped = false;
   p->scratch = padded((made->scratch + 3) / 4);
-  return true;
+  *planned = true;
+  return UNIC_OK;
 }
 
 void unic_product_free(unic_product *p) {
@@ -296,7 +298,7 @@ static int merge(int loops, int64_t *count, int64_t *a, int64_t *b, int64_t *c) 
 }
 
 /* Fold loops into M or N, and sums into K, and decide how the rest is spread over the team. */
-static void batch_plan(batch *l, int accumulate) {
+static unic_status batch_plan(batch *l, int accumulate) {
   unic_product *p = &l->p;
   int64_t none[UNIC_MAX_RANK] = {0};
   l->loops = merge(l->loops, l->count, l->a, l->b, l->c);
@@ -330,8 +332,11 @@ static void batch_plan(batch *l, int accumulate) {
   l->spread = l->batches > 1 && (l->batches >= 4 * threads || work < 4e6);
   p->alone = l->spread || work < 2e5;
   l->chunk = most(1, l->batches / (8 * threads));
-  if (!unic_product_native(p, false, accumulate)) unic_product_plan(p);
+  bool native = false;
+  UNIC_TRY(unic_product_native("matmul", p, false, accumulate, &native));
+  if (!native) unic_product_plan(p);
   l->scratch = p->scratch * (int64_t)sizeof(float) * (l->spread ? threads : 1);
+  return UNIC_OK;
 }
 
 struct batch_run { const batch *l; const void *a, *b; void *c; float *scratch; int accumulate; _Atomic int failed; };
@@ -443,7 +448,7 @@ static void matmul_plan_free(void *data) {
 }
 
 /* C = A B over the frame's leading dimensions; those in which C is broadcast are summed. */
-static void batch_fill(batch *l, const frame *f, int64_t m, int64_t n, int64_t k, const look *a, int a_dtype, const look *b, int b_dtype, const look *c, int c_dtype,
+static unic_status batch_fill(batch *l, const frame *f, int64_t m, int64_t n, int64_t k, const look *a, int a_dtype, const look *b, int b_dtype, const look *c, int c_dtype,
                        int accumulate) {
   *l = (batch){.wanted = true, .p = {.m = m, .n = n, .k = k, .a_row = a->row, .a_col = a->col, .b_row = b->row, .b_col = b->col, .c_row = c->row, .c_col = c->col,
                                      .a_dtype = (uint8_t)a_dtype, .b_dtype = (uint8_t)b_dtype, .c_dtype = (uint8_t)c_dtype}};
@@ -456,7 +461,7 @@ static void batch_fill(batch *l, const frame *f, int64_t m, int64_t n, int64_t k
       l->count[i] = f->shape[d]; l->a[i] = a->lead[d]; l->b[i] = b->lead[d]; l->c[i] = c->lead[d];
     }
   }
-  batch_plan(l, accumulate);
+  return batch_plan(l, accumulate);
 }
 
 static void turn(look *l) { int64_t t = l->row; l->row = l->col; l->col = t; }
@@ -474,19 +479,19 @@ static unic_status matmul_plan_make(const unic_kernel *k, unic_plan *p) {
   look_at(&k->in[B], &f, f.b_vector, false, &b);
   if (!k->backward) {
     look_at_y(&k->out[0], &f, &y);
-    batch_fill(&plan->y, &f, f.m, f.n, f.k, &a, k->in[A].dtype, &b, k->in[B].dtype, &y, k->out[0].dtype, 0);
+    UNIC_TRY(batch_fill(&plan->y, &f, f.m, f.n, f.k, &a, k->in[A].dtype, &b, k->in[B].dtype, &y, k->out[0].dtype, 0));
   } else {
     look_at_y(&k->dout[0], &f, &y);
     int type = k->dout[0].dtype;
     if (k->din[A].present) {
       look_at(&k->din[A], &f, f.a_vector, true, &d);
       turn(&b);
-      batch_fill(&plan->da, &f, f.m, f.k, f.n, &y, type, &b, k->in[B].dtype, &d, k->din[A].dtype, k->accumulate[A]);
+      UNIC_TRY(batch_fill(&plan->da, &f, f.m, f.k, f.n, &y, type, &b, k->in[B].dtype, &d, k->din[A].dtype, k->accumulate[A]));
     }
     if (k->din[B].present) {
       look_at(&k->din[B], &f, f.b_vector, false, &d);
       turn(&a);
-      batch_fill(&plan->db, &f, f.k, f.n, f.m, &a, k->in[A].dtype, &y, type, &d, k->din[B].dtype, k->accumulate[B]);
+      UNIC_TRY(batch_fill(&plan->db, &f, f.k, f.n, f.m, &a, k->in[A].dtype, &y, type, &d, k->din[B].dtype, k->accumulate[B]));
     }
   }
   p->scratch = most(plan->y.scratch, most(plan->da.scratch, plan->db.scratch));
