@@ -52,6 +52,9 @@ describe("text.from_pretrained", function()
     -- The settings file has the last word, as in transformers.
     support.write(folder .. "/tokenizer_config.json", '{"do_lower_case": true, "strip_accents": false, "model_max_length": 1000000000000000019884624838656}')
     assert.equal("uncased accents", text.from_pretrained(folder):rules())
+    support.write(folder .. "/tokenizer.json", tokenizer_json(function(t) t.normalizer.lowercase = true end))
+    support.write(folder .. "/tokenizer_config.json", '{"do_lower_case": false}')
+    assert.equal("cased", text.from_pretrained(folder):rules())
   end)
 
   it("refuses what it would read otherwise than its owner", function()
