@@ -1,5 +1,5 @@
 -- Foreign checkpoints: every tensor of the folder of real files as PyTorch and NumPy read it, and of files PyTorch and NumPy write now
--- Cost: under a minute; needs the folder of real data (UNIC_DATA, or ../shared/data/real), and a Python with torch for its second part (PYTHON)
+-- Cost: under a minute; needs the folder of real data (UNIC_DATA, or ../shared/data/real), and a python3 with torch in PATH for its second part
 package.path = "./?.lua;" .. package.path
 local lfs = require "lfs"
 local core = require "unic.core".files
@@ -116,19 +116,13 @@ end
 
 -- ---------------------------------------------------------------- PyTorch and NumPy, now
 
-local python
-for _, candidate in ipairs { os.getenv "PYTHON" or "", "/opt/venv/bin/python", "python3" } do
-  if not python and candidate ~= "" then
-    local _, code = support.shell(candidate .. " -c 'import torch, numpy'")
-    if code == 0 then python = candidate end
-  end
-end
-if not python then
-  check:skip("written", "no Python with torch (PYTHON)")
+local _, absent = support.shell "python3 -c 'import torch, numpy'"
+if absent ~= 0 then
+  check:skip("written", "this python3 has no torch (PATH=VENV/bin:$PATH ./unic check checkpoints)")
   check:close()
 end
 local folder = folders.folder()
-local output, code = support.shell(("%s spec/support/torch_files.py '%s'"):format(python, folder), { timeout = 300 })
+local output, code = support.shell(("python3 spec/support/torch_files.py '%s'"):format(folder), { timeout = 300 })
 if not check:holds("written", code == 0) then
   io.stderr:write(output, "\n")
   folders.remove(folder)
