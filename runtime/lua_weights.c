@@ -159,7 +159,7 @@ static void widen(void *memory, int64_t count, int from) {
   const uint8_t *in = (const uint8_t *)memory + count * (wide - size);
   for (int64_t i = 0; i < count; i++, in += size) {
     uint32_t bits = 0;
-    memcpy(&bits, in, (size_t)size); /* little-endian: see unic_weights_new */
+    memcpy(&bits, in, (size_t)size); /* little-endian: see unic_weights_open */
     int64_t value = bits;
     if (is_signed) value = size == 1 ? (int8_t)bits : (int16_t)bits;
     if (wide == 4) {

@@ -26,11 +26,9 @@ typedef struct npy_array {
 
 typedef struct unic_npy {
   unic_weights base;
-  unic_file_map map;    /* of a .npy file */
   unic_archive archive; /* of a .npz file */
   npy_array *arrays;
   int64_t array_count, array_room;
-  int64_t file_bytes;
 } unic_npy;
 
 /* ---- the header ---- */
@@ -261,14 +259,14 @@ static unic_status read_elements(unic_weights *w, const unic_weights_entry *e, v
   npy_array *a = &f->arrays[e - f->base.entries];
   if (a->why) return unic_fail("%s", a->why);
   if (e->bytes == 0) return UNIC_OK;
-  const uint8_t *data = f->map.data;
+  const uint8_t *data = f->base.map.data;
   if (a->member >= 0) {
     unic_archive_member m;
     UNIC_TRY(unic_archive_member_at(&f->archive, a->member, &m));
     data = m.data;
     if (!data) {
-      if (e->bytes > f->file_bytes && e->bytes > PACKED_BYTES) {
-        return unic_fail("asks for %" PRId64 " bytes, the whole file has %" PRId64 ": save it with numpy.savez, uncompressed", e->bytes, f->file_bytes);
+      if (e->bytes > f->base.file_bytes && e->bytes > PACKED_BYTES) {
+        return unic_fail("asks for %" PRId64 " bytes, the whole file has %" PRId64 ": save it with numpy.savez, uncompressed", e->bytes, f->base.file_bytes);
       }
       UNIC_TRY(unpack(f, a, e, &m, to));
     } else if (!a->checked) {
@@ -292,7 +290,6 @@ static void close_file(unic_weights *w) {
   unic_npy *f = (unic_npy *)w;
   free(f->arrays);
   unic_archive_close(&f->archive);
-  unic_file_map_close(&f->map);
 }
 
 /* ---- opening ---- */
@@ -347,37 +344,26 @@ static unic_status add_member(unic_npy *f, int64_t index) {
 }
 
 static unic_status open_file(unic_npy *f) {
-  if (unic_archive_is(f->map.data, f->map.bytes)) {
-    UNIC_TRY(unic_archive_open(&f->archive, &f->map));
+  if (unic_archive_is(f->base.map.data, f->base.map.bytes)) {
+    UNIC_TRY(unic_archive_open(&f->archive, &f->base.map));
     for (int64_t i = 0; i < f->archive.members; i++) UNIC_TRY(add_member(f, i));
     if (f->base.count == 0 && f->archive.members > 0) return unic_fail("is a zip archive without any .npy member");
   } else {
     npy_array a = {.member = -1};
     unic_weights_entry e = {.name = "(root)"};
-    UNIC_TRY(read_head(f, f->map.data, f->map.bytes, f->map.bytes, &a, &e));
+    UNIC_TRY(read_head(f, f->base.map.data, f->base.map.bytes, f->base.map.bytes, &a, &e));
     if (a.why && strcmp(e.dtype, "O") == 0) return unic_fail("%s", a.why);
     UNIC_TRY(add(f, &a, &e));
   }
   return unic_weights_finish(&f->base);
 }
 
-unic_status unic_npy_open(unic_weights **file, const char *path) {
-  unic_weights *w;
-  UNIC_TRY(unic_weights_new(&w, sizeof(unic_npy), "npy", path));
+static unic_status fill(unic_weights *w) {
   unic_npy *f = (unic_npy *)w;
   w->close = close_file;
   w->read = read_elements;
-  unic_status status = unic_file_map_open(&f->map, path);
-  if (status == UNIC_OK) {
-    f->file_bytes = f->map.bytes;
-    w->room = ROOM + (f->file_bytes / 2 < MOST_SHARE ? f->file_bytes / 2 : MOST_SHARE);
-    status = open_file(f);
-    if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
-  }
-  if (status != UNIC_OK) {
-    unic_weights_close(w);
-    return status;
-  }
-  *file = w;
-  return UNIC_OK;
+  w->room = ROOM + (w->file_bytes / 2 < MOST_SHARE ? w->file_bytes / 2 : MOST_SHARE);
+  return open_file(f);
 }
+
+unic_status unic_npy_open(unic_weights **file, const char *path) { return unic_weights_open(file, sizeof(unic_npy), "npy", path, fill); }

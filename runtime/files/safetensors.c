@@ -15,7 +15,6 @@ static const char METADATA[] = "__metadata__";
 
 typedef struct unic_safetensors {
   unic_weights base;
-  unic_file_map map;
   char *names; /* all names, keys, values and dtypes, one after another, each with its NUL */
   int64_t used;
 } unic_safetensors;
@@ -182,8 +181,8 @@ static unic_status read_header(unic_safetensors *f, unic_json *j, const uint8_t 
 }
 
 static unic_status read_file(unic_safetensors *f) {
-  const uint8_t *file = f->map.data;
-  int64_t bytes = f->map.bytes;
+  const uint8_t *file = f->base.map.data;
+  int64_t bytes = f->base.map.bytes;
   if (bytes < 8) return unic_fail("is not a safetensors file (it has %lld bytes)", (long long)bytes);
   uint64_t size = 0;
   for (int i = 7; i >= 0; i--) size = size << 8 | file[i];
@@ -205,28 +204,17 @@ static unic_status read_file(unic_safetensors *f) {
 }
 
 static void close_file(unic_weights *w) {
-  unic_safetensors *f = (unic_safetensors *)w;
-  unic_file_map_close(&f->map);
-  free(f->names);
+  free(((unic_safetensors *)w)->names);
+}
+
+static unic_status fill(unic_weights *w) {
+  w->close = close_file;
+  w->room = w->file_bytes + (INT64_C(32) << 20);
+  return read_file((unic_safetensors *)w);
 }
 
 unic_status unic_safetensors_open(unic_weights **file, const char *path) {
-  unic_weights *w;
-  UNIC_TRY(unic_weights_new(&w, sizeof(unic_safetensors), "safetensors", path));
-  unic_safetensors *f = (unic_safetensors *)w;
-  w->close = close_file;
-  unic_status status = unic_file_map_open(&f->map, path);
-  if (status == UNIC_OK) {
-    w->room = f->map.bytes + (INT64_C(32) << 20);
-    status = read_file(f);
-    if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
-  }
-  if (status != UNIC_OK) {
-    unic_weights_close(w);
-    return status;
-  }
-  *file = w;
-  return UNIC_OK;
+  return unic_weights_open(file, sizeof(unic_safetensors), "safetensors", path, fill);
 }
 
 /* ---- writing ---- */

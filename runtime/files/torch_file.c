@@ -24,10 +24,8 @@ static const int64_t PACKED_BYTES = INT64_C(8) << 20;
 
 typedef struct unic_torch_file {
   unic_weights base;
-  unic_file_map map;     /* of a legacy file */
   unic_archive archive;  /* of a zip file */
   unic_torch_values values;
-  int64_t file_bytes;
 } unic_torch_file;
 
 /* ---- reading a tensor ---- */
@@ -51,8 +49,8 @@ static unic_status read_elements(unic_weights *w, const unic_weights_entry *e, v
   const unic_torch_place *p = &f->values.places[e - f->base.entries];
   if (p->why) return unic_fail("%s", p->why);
   if (e->bytes == 0) return UNIC_OK;
-  if (e->bytes > f->file_bytes && e->bytes > OVERLAP_BYTES) {
-    return unic_fail("asks for %" PRId64 " bytes, the whole file has %" PRId64, e->bytes, f->file_bytes);
+  if (e->bytes > f->base.file_bytes && e->bytes > OVERLAP_BYTES) {
+    return unic_fail("asks for %" PRId64 " bytes, the whole file has %" PRId64, e->bytes, f->base.file_bytes);
   }
   unic_torch_storage *s = &f->values.storages[p->storage];
   unic_archive_member m = {0};
@@ -74,7 +72,6 @@ static void close_file(unic_weights *w) {
   unic_torch_file *f = (unic_torch_file *)w;
   unic_torch_values_close(&f->values);
   unic_archive_close(&f->archive);
-  unic_file_map_close(&f->map);
 }
 
 /* ---- zip ---- */
@@ -108,7 +105,7 @@ static unic_status list_archive(unic_torch_file *f, const char *folder, int fold
 }
 
 static unic_status open_archive(unic_torch_file *f) {
-  UNIC_TRY(unic_archive_open(&f->archive, &f->map));
+  UNIC_TRY(unic_archive_open(&f->archive, &f->base.map));
   unic_archive *a = &f->archive;
   /* <folder>/data.pkl: the folder is named after the file that was saved, so any name will do, but there is one. */
   int64_t found = -1, arrays = 0;
@@ -163,8 +160,8 @@ static bool is_magic(const unic_pickle_value *v) {
 
 static unic_status read_legacy(unic_torch_file *f, unic_pickle *pickle) {
   static const char *const parts[] = {"its magic number", "its protocol number", "its facts about the machine", "the object", "its list of storages"};
-  const uint8_t *data = f->map.data;
-  int64_t bytes = f->map.bytes, at = 0;
+  const uint8_t *data = f->base.map.data;
+  int64_t bytes = f->base.map.bytes, at = 0;
   const unic_pickle_value *part[5];
   for (int i = 0; i < 5; i++) {
     int64_t used;
@@ -216,29 +213,29 @@ static unic_status open_legacy(unic_torch_file *f) {
 /* ---- either ---- */
 
 static bool begins(const unic_torch_file *f, const char *text) {
-  return f->map.bytes >= (int64_t)strlen(text) && memcmp(f->map.data, text, strlen(text)) == 0;
+  return f->base.map.bytes >= (int64_t)strlen(text) && memcmp(f->base.map.data, text, strlen(text)) == 0;
 }
 
 static unic_status check_sum(const unic_torch_file *f) {
   int64_t sum = 0, most;
-  if (__builtin_mul_overflow(f->file_bytes, SUM_TIMES, &most) || __builtin_add_overflow(most, SUM_BYTES, &most)) most = INT64_MAX;
+  if (__builtin_mul_overflow(f->base.file_bytes, SUM_TIMES, &most) || __builtin_add_overflow(most, SUM_BYTES, &most)) most = INT64_MAX;
   for (int64_t i = 0; i < f->base.count; i++) {
     if (__builtin_add_overflow(sum, f->base.entries[i].bytes, &sum) || sum > most) {
-      return unic_fail("its tensors ask for more than %" PRId64 " bytes in all, the file has %" PRId64 " (expanded or shared without end?)", most, f->file_bytes);
+      return unic_fail("its tensors ask for more than %" PRId64 " bytes in all, the file has %" PRId64 " (expanded or shared without end?)", most, f->base.file_bytes);
     }
   }
   return UNIC_OK;
 }
 
 static unic_status open_file(unic_torch_file *f) {
-  if (f->map.bytes == 0) return unic_fail("is not a PyTorch file (it is empty)");
+  if (f->base.map.bytes == 0) return unic_fail("is not a PyTorch file (it is empty)");
   if (begins(f, "version https://git-lfs")) return unic_fail("is a pointer of Git LFS and not the file itself");
-  if (f->map.bytes > 262 && memcmp(f->map.data + 257, "ustar", 5) == 0) {
+  if (f->base.map.bytes > 262 && memcmp(f->base.map.data + 257, "ustar", 5) == 0) {
     return unic_fail("is a tar archive, the form of PyTorch before 0.1.10; open it with a PyTorch of today and save it again");
   }
-  if (unic_archive_is(f->map.data, f->map.bytes)) {
+  if (unic_archive_is(f->base.map.data, f->base.map.bytes)) {
     UNIC_TRY(open_archive(f));
-  } else if (f->map.data[0] == 0x80 || f->map.data[0] == 'L') {
+  } else if (f->base.map.data[0] == 0x80 || f->base.map.data[0] == 'L') {
     UNIC_TRY(open_legacy(f));
   } else {
     return unic_fail("is not a PyTorch file (its first bytes begin no zip archive and no magic number)");
@@ -246,24 +243,13 @@ static unic_status open_file(unic_torch_file *f) {
   return check_sum(f);
 }
 
-unic_status unic_torch_open(unic_weights **file, const char *path) {
-  unic_weights *w;
-  UNIC_TRY(unic_weights_new(&w, sizeof(unic_torch_file), "torch", path));
+static unic_status fill(unic_weights *w) {
   unic_torch_file *f = (unic_torch_file *)w;
   w->close = close_file;
   w->read = read_elements;
   f->values.weights = w;
-  unic_status status = unic_file_map_open(&f->map, path);
-  if (status == UNIC_OK) {
-    f->file_bytes = f->map.bytes;
-    w->room = ROOM + (f->file_bytes / 2 < MOST_SHARE ? f->file_bytes / 2 : MOST_SHARE);
-    status = open_file(f);
-    if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
-  }
-  if (status != UNIC_OK) {
-    unic_weights_close(w);
-    return status;
-  }
-  *file = w;
-  return UNIC_OK;
+  w->room = ROOM + (w->file_bytes / 2 < MOST_SHARE ? w->file_bytes / 2 : MOST_SHARE);
+  return open_file(f);
 }
+
+unic_status unic_torch_open(unic_weights **file, const char *path) { return unic_weights_open(file, sizeof(unic_torch_file), "torch", path, fill); }

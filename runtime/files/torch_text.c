@@ -64,7 +64,7 @@ static bool put_numpy_scalar(const value *v, char *text, size_t bytes) {
   uint8_t raw[8] = {0};
   if (arguments->count < 2 || !numpy_dtype(arguments->items[0], &kind, &size) || bytes_of(arguments->items[1], raw, 8) != size) return false;
   uint64_t bits;
-  memcpy(&bits, raw, 8); /* little-endian: see unic_weights_new */
+  memcpy(&bits, raw, 8); /* little-endian: see unic_weights_open */
   double f64;
   float f32;
   memcpy(&f64, raw, 8);

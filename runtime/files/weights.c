@@ -50,7 +50,7 @@ bool unic_host_is_little_endian(void) {
 
 /* ---- the table ---- */
 
-unic_status unic_weights_new(unic_weights **out, size_t size, const char *kind, const char *path) {
+unic_status unic_weights_open(unic_weights **out, size_t size, const char *kind, const char *path, unic_status (*fill)(unic_weights *w)) {
   *out = NULL;
   if (!unic_host_is_little_endian()) return unic_fail("'%s': %s files cannot be read on a big-endian machine", path, kind);
   unic_weights *w = calloc(1, size);
@@ -60,7 +60,16 @@ unic_status unic_weights_new(unic_weights **out, size_t size, const char *kind, 
     return unic_fail_memory("'%s': no memory for its header", path);
   }
   w->kind = kind;
-  w->room = INT64_MAX;
+  unic_status status = unic_file_map_open(&w->map, path);
+  if (status == UNIC_OK) {
+    w->file_bytes = w->map.bytes;
+    status = fill(w);
+    if (status != UNIC_OK) unic_fail_prefix(status, "'%s': ", path);
+  }
+  if (status != UNIC_OK) {
+    unic_weights_close(w);
+    return status;
+  }
   *out = w;
   return UNIC_OK;
 }
@@ -68,6 +77,7 @@ unic_status unic_weights_new(unic_weights **out, size_t size, const char *kind, 
 void unic_weights_close(unic_weights *w) {
   if (!w) return;
   if (w->close) w->close(w);
+  unic_file_map_close(&w->map);
   while (w->texts) {
     unic_weights_text *next = w->texts->next;
     free(w->texts);

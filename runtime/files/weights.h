@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "../status.h"
+#include "file.h"
 
 enum { UNIC_WEIGHTS_RANK = 8 };
 
@@ -31,6 +32,8 @@ typedef struct unic_weights unic_weights;
 struct unic_weights {
   const char *kind; /* "safetensors", "torch", "npy": in front of sentences */
   char *path;
+  unic_file_map map;           /* the file itself; closed after `close`, unless an archive took it over */
+  int64_t file_bytes;          /* its size, also then */
   unic_weights_entry *entries; /* in the order of the file */
   int64_t count, capacity;
   const unic_weights_entry **sorted; /* by name */
@@ -45,11 +48,12 @@ struct unic_weights {
   void (*close)(unic_weights *w);
 };
 
-/* A zeroed struct of `size` bytes that begins with a unic_weights, with a copy of the path. */
-unic_status unic_weights_new(unic_weights **w, size_t size, const char *kind, const char *path);
+/* Map the file and let a format read its head: `fill` gets a zeroed struct of `size` bytes that begins with a unic_weights, sets `close`, `read` and
+ * `room`, and adds what there is; what it says of a failure gets the path in front. */
+unic_status unic_weights_open(unic_weights **w, size_t size, const char *kind, const char *path, unic_status (*fill)(unic_weights *w));
 void unic_weights_close(unic_weights *w); /* NULL is harmless; entries and their data die with it */
 
-/* Memory that opening takes is counted, so that a small file cannot ask for much: every format sets `room` at first. */
+/* Memory that opening takes is counted, so that a small file cannot ask for much: `fill` sets `room` at first. */
 unic_status unic_weights_charge(unic_weights *w, int64_t bytes);
 
 unic_status unic_weights_add(unic_weights *w, const unic_weights_entry *e);
