@@ -13,7 +13,7 @@
  * q, k, v, y and their gradients are read and written where they are when D is contiguous and f32; otherwise head by head through scratch.
  * Keys behind the last one that a key mask or causality lets through are not computed.
  *
- * Saved: q, k, v, mask, lse [B,H,S] (log of the sum of exp(s); +inf where nothing is attended to), state of the generator.
+ * Saved: q, k, v, mask, lse [B,H,S] (log of the sum of exp(s); +inf where nothing is attended to), state of the generator. y is made again from these (remake.h).
  * Bits: equal at any thread count: a head (backward) or a block of queries (forward) belongs to one thread, products inside run on that thread.
  * The file is over 500 lines because both ops and their plain f64 forms share one description of strides, masks and numbers.
  * Source: T. Dao et al., FlashAttention (2022), for the recomputation. */
@@ -449,8 +449,18 @@ static unic_status outcome(const unic_kernel *k, const struct attention *a) {
                                (long long)a->depth, (long long)a->keys) : UNIC_OK;
 }
 
+static void recall_numbers(const unic_kernel *k, struct attention *a) {
+  const int64_t *state = k->out[STATE].data;
+  a->seed = (uint64_t)state[0];
+  a->counter = (uint64_t)state[1];
+}
+
 /* The generator: what it was when this op began, and on past this op's numbers. */
 static void take_numbers(const unic_kernel *k, struct attention *a) {
+  if (k->remake) {
+    recall_numbers(k, a);
+    return;
+  }
   const struct places *at = places_of(k->op);
   int64_t *rng = k->in[at->rng].data, *state = k->out[STATE].data;
   if (k->grad && state) { state[0] = rng[0]; state[1] = rng[1]; }
@@ -459,10 +469,9 @@ static void take_numbers(const unic_kernel *k, struct attention *a) {
   if (a->threshold) rng[1] += unic_random_blocks(a->batches * a->heads * a->queries * a->keys);
 }
 
-static void recall_numbers(const unic_kernel *k, struct attention *a) {
-  const int64_t *state = k->out[STATE].data;
-  a->seed = (uint64_t)state[0];
-  a->counter = (uint64_t)state[1];
+static unic_remake_price attention_remakes(const unic_call *c, int j) {
+  (void)c;
+  return j == Y ? UNIC_REMAKE_COSTLY : UNIC_REMAKE_NEVER;
 }
 
 static unic_status attention_forward(const unic_kernel *k) {
@@ -618,7 +627,8 @@ static const unic_op op_attention = {
   .layouts = "q:any k:any v:any",
   .shape = attention_shape,
   .plan = attention_plan,
-  .cpu = {attention_forward, attention_backward, attention_reference, attention_reference_backward},
+  .remakes = attention_remakes,
+  .cpu = {attention_forward, attention_backward, attention_reference, attention_reference_backward, attention_forward, attention_reference},
   .autocast = UNIC_CAST_LOW,
   .flops = attention_flops,
 };
@@ -633,7 +643,8 @@ static const unic_op op_self_attention = {
   .layouts = "qkv:any",
   .shape = self_attention_shape,
   .plan = attention_plan,
-  .cpu = {attention_forward, attention_backward, attention_reference, attention_reference_backward},
+  .remakes = attention_remakes,
+  .cpu = {attention_forward, attention_backward, attention_reference, attention_reference_backward, attention_forward, attention_reference},
   .flags = UNIC_OP_METHOD,
   .autocast = UNIC_CAST_LOW,
   .flops = attention_flops,

@@ -3,7 +3,7 @@
  * Shapes: x, residual, y [N,C] or [N,C,H,W]; weight, bias, running_mean, running_var, mean, rstd [C]. R = N H W rows of C channels.
  * training: mean and (biased) variance of x; running_mean and running_var (unbiased) move by `momentum`. Otherwise the running ones normalise.
  * Saved: x, weight, bias, mean, rstd, and a bit mask of the ReLU where a residual makes recomputing it from x impossible (1/32 of an f32
- * activation; without a residual the mask is recomputed from x). Gradients: with g = the sum of dy's addends where the ReLU let through,
+ * activation; without a residual the mask is recomputed from x). y itself is made again from these and the residual (remake.h). Gradients: with g = the sum of dy's addends where the ReLU let through,
  *   dresidual = g, dbias = sum g, dweight = rstd sum g (x - mean), dx = weight rstd (g - dbias/R - (x - mean) rstd dweight/R).
  * Bits: any_threads. Rows are cut into fixed chunks with one partial result each, joined in order in f64. Statistics are taken in two
  * passes over a tile that is in L1 and joined by the rule of Chan, Golub and LeVeque (1983), so that neither a large mean nor an outlier costs digits.
@@ -468,24 +468,43 @@ static unic_status batch_norm_forward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+/* Mean, scale and bias of every channel from what the forward saved. */
+static void set_norm(const unic_kernel *k, struct work *w, float *scale, float *bias, float *mean, int64_t channels, int64_t padded) {
+  const float *weight = k->in[WEIGHT].data, *rstd = k->out[RSTD].data;
+  for (int64_t c = 0; c < padded; c++) {
+    mean[c] = c < channels ? ((const float *)k->out[MEAN].data)[c] : 0;
+    scale[c] = c < channels ? (weight ? weight[c] * rstd[c] : rstd[c]) : 0;
+  }
+  fill(bias, k->in[BIAS].data, k->in[BIAS].present, 0, channels, padded);
+  w->mean = mean;
+  w->scale = scale;
+  w->bias = bias;
+}
+
+/* y again from the saved mean and rstd: the last pass of the forward. */
+static unic_status batch_norm_remake(const unic_kernel *k) {
+  const struct plan *p = k->plan;
+  int64_t channels = k->in[X].shape[1], padded = p->padded;
+  struct work w = work_of(k, p);
+  float *scale = k->scratch, *bias = scale + padded, *mean = bias + padded;
+  set_norm(k, &w, scale, bias, mean, channels, padded);
+  w.y = unic_place_of(&k->out[Y], p->pixels);
+  if (k->in[RESIDUAL].present) w.residual = unic_place_of(&k->in[RESIDUAL], p->pixels);
+  if (k->in[X].numel > 0) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
+  return UNIC_OK;
+}
+
 static unic_status batch_norm_backward(const unic_kernel *k) {
   const struct plan *p = k->plan;
   int64_t channels = k->in[X].shape[1], padded = p->padded;
   struct work w = work_of(k, p);
   float *scale = k->scratch, *bias = scale + padded, *mean = bias + padded, *mean_g = mean + padded, *mean_gx = mean_g + padded, *joined = mean_gx + padded;
-  const float *weight = k->in[WEIGHT].data, *rstd = k->out[RSTD].data;
+  const float *rstd = k->out[RSTD].data;
   float *dweight = k->din[WEIGHT].data, *dbias = k->din[BIAS].data;
   bool training = k->arg[TRAINING].integer, want_x = k->din[X].present, want_residual = k->din[RESIDUAL].present;
   bool some = k->in[X].numel > 0 && k->dout[Y].data;
-  for (int64_t c = 0; c < padded; c++) {
-    mean[c] = c < channels ? ((const float *)k->out[MEAN].data)[c] : 0;
-    scale[c] = c < channels ? (weight ? weight[c] * rstd[c] : rstd[c]) : 0;
-    mean_g[c] = mean_gx[c] = joined[c] = joined[padded + c] = 0;
-  }
-  fill(bias, k->in[BIAS].data, k->in[BIAS].present, 0, channels, padded);
-  w.mean = mean;
-  w.scale = scale;
-  w.bias = bias;
+  set_norm(k, &w, scale, bias, mean, channels, padded);
+  for (int64_t c = 0; c < padded; c++) mean_g[c] = mean_gx[c] = joined[c] = joined[padded + c] = 0;
   w.mean_g = mean_g;
   w.mean_gx = mean_gx;
   w.backward = true;
@@ -582,6 +601,22 @@ static unic_status batch_norm_reference(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+static unic_status batch_norm_reference_remake(const unic_kernel *k) {
+  const unic_view *x = &k->in[X];
+  int64_t pixels = pixels_of(x), rows = x->shape[0] * pixels;
+  for (int64_t c = 0; c < x->shape[1]; c++)
+    for (int64_t i = 0; i < rows; i++) {
+      double z = before_relu(k, i / pixels, c, i % pixels, ((const double *)k->out[MEAN].data)[c], ((const double *)k->out[RSTD].data)[c]);
+      ((double *)k->out[Y].data)[element(&k->out[Y], i / pixels, c, i % pixels)] = k->arg[RELU].integer && z <= 0 ? 0 : z;
+    }
+  return UNIC_OK;
+}
+
+static unic_remake_price batch_norm_remakes(const unic_call *c, int j) {
+  (void)c;
+  return j == Y ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_NEVER;
+}
+
 static unic_status batch_norm_reference_backward(const unic_kernel *k) {
   const unic_view *x = &k->in[X], *dy = &k->dout[Y], *dy2 = &k->dout2[Y];
   int64_t images = x->shape[0], pixels = pixels_of(x), rows = images * pixels;
@@ -636,10 +671,12 @@ static const unic_op op_batch_norm = {
          "relu: negative results become 0",
   .saves = "x weight bias mean rstd mask",
   .grads = "x weight:wide bias:wide residual",
+  .remakes = batch_norm_remakes,
+  .again = "residual",
   .layouts = "x:channels_last|blocked residual:channels_last|blocked",
   .shape = batch_norm_shape,
   .plan = batch_norm_plan,
-  .cpu = {batch_norm_forward, batch_norm_backward, batch_norm_reference, batch_norm_reference_backward},
+  .cpu = {batch_norm_forward, batch_norm_backward, batch_norm_reference, batch_norm_reference_backward, batch_norm_remake, batch_norm_reference_remake},
   .flags = UNIC_OP_METHOD,
   .addends = 2,
 };

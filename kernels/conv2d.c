@@ -7,9 +7,9 @@
  * Saved: x and weight. Bits: same_threads (oneDNN inside); the bias gradient alone is any_threads.
  *
  * oneDNN does the work, on channels-last memory or channels in blocks, as x comes (batch_norm is where a network enters the blocked layout);
- * where it has only slow loops for a blocked image, the image passes through scratch. Weights are plain row-major parameters; the packed layout that the forward primitive wants is
- * a derived form (rebuilt when the weight's version moves), the one of the data gradient is packed into scratch right before its one use per
- * step (as fast, and 25 % less weight memory). Weight gradients are computed in oneDNN's layout and unpacked, or added, into the plain f32
+ * where it has only slow loops for a blocked image, the image passes through scratch. Weights are plain row-major parameters. The packed layout that a
+ * primitive wants is made in scratch right before its use where the weights are about to change (a training step: as fast, and half the weight
+ * memory); without a tape it is a derived form, rebuilt when the weight's version moves. Weight gradients are computed in oneDNN's layout and unpacked, or added, into the plain f32
  * gradient. bf16 and f16 run natively where oneDNN has such a convolution for this processor, otherwise through f32 scratch.
  * The f64 form is plain loops. */
 #include "walk.h"
@@ -294,6 +294,9 @@ static dnnl_status_t make(const unic_kernel *k, struct plan *p, unic_dtype dtype
 /* The packed weights as a derived form; the reorder's own scratchpad lies behind them. */
 static int64_t packed_bytes(const struct plan *p) { return (unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO)) + 63) / 64 * 64; }
 
+/* Whether the packed weights are worth keeping: nothing is trained. */
+static bool packs_once(const unic_kernel *k, const struct plan *p) { return !k->backward && !k->grad && !p->narrow; }
+
 static unic_status make_packed(const unic_kernel *k, int i, void *to) {
   const struct plan *p = k->plan;
   const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, k->in[WEIGHT].data}, {DNNL_ARG_TO, to}};
@@ -325,7 +328,7 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
     if (reads_weight || p->weights.primitive) p->y = place(out, r.result->numel * 4);
   }
   if (p->pack.primitive) {
-    if (!k->backward && !p->narrow) {
+    if (packs_once(k, p)) {
       out->derives = 1;
       out->derive[0].arg = WEIGHT;
       out->derive[0].tag = unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
@@ -366,7 +369,7 @@ static unic_status weights_in(const unic_kernel *k, const struct plan *p, const 
     *out = at(k, p->w);
   }
   if (!p->pack.primitive) return UNIC_OK;
-  if (!k->backward && !p->narrow) {
+  if (packs_once(k, p)) {
     *out = k->derived[0];
     return UNIC_OK;
   }
@@ -639,6 +642,14 @@ static unic_status conv_transpose2d_reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+/* Products with few terms for each number they give are the ones worth taking again: with images of float32, 16 KB of activations for a million
+ * multiplications or better, which in a ResNet are those of its early stages, where the memory is. */
+static unic_remake_price conv2d_remakes(const unic_call *c, int j) {
+  (void)j;
+  const unic_tensor *w = c->in[WEIGHT];
+  return w->shape[1] * w->shape[2] * w->shape[3] <= 256 ? UNIC_REMAKE_COSTLY : UNIC_REMAKE_NEVER;
+}
+
 static const unic_op op_conv2d = {
   .name = "conv2d",
   .signature = "x: tensor[N,C,H,W], weight: tensor[O,I,Kh,Kw], bias: tensor<wide>?[O], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
@@ -656,7 +667,9 @@ static const unic_op op_conv2d = {
   .layouts = "x:channels_last|blocked",
   .shape = conv2d_shape,
   .plan = conv2d_plan,
-  .cpu = {conv2d_forward, conv2d_backward, conv2d_reference, conv2d_reference_backward},
+  .remakes = conv2d_remakes,
+  .again = "bias",
+  .cpu = {conv2d_forward, conv2d_backward, conv2d_reference, conv2d_reference_backward, conv2d_forward, conv2d_reference},
   .flags = UNIC_OP_METHOD | UNIC_OP_SAME_THREADS,
   .autocast = UNIC_CAST_LOW,
   .flops = conv2d_flops,

@@ -1,7 +1,7 @@
 /* dropout:    y[i] = x[i] keep(i) / (1 - p), keep(i) = number i of the stream is at least p 2^32; i counts elements row by row.
  * drop_path:  the same for whole samples: y[n, ...] = x[n, ...] keep(n) / (1 - p) (stochastic depth, Huang et al. 2016).
  *
- * Saved: the generator's state, from which the backward draws the mask again; no mask is stored. Any number of threads gives the same bits. */
+ * Saved: the generator's state, from which the backward draws the mask again; no mask is stored. y is made again by it too, where x is there (remake.h). Any number of threads gives the same bits. */
 #include "loops.h"
 
 enum { X, P, RNG };
@@ -92,6 +92,24 @@ static struct dropout common(const unic_kernel *k, const int64_t *state, const u
   };
 }
 
+static unic_remake_price remakes(const unic_call *c, int j) {
+  (void)c;
+  return j == Y ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_NEVER;
+}
+
+/* y again, by the generator's state as it was. */
+static unic_status remake(const unic_kernel *k) {
+  struct dropout d = common(k, k->out[STATE].data, &k->in[X], &k->out[Y]);
+  UNIC_RUN(dropout_rows, k->in[X].numel, 8 * UNIC_ROW, &d);
+  return UNIC_OK;
+}
+
+static unic_status path_remake(const unic_kernel *k) {
+  struct dropout d = common(k, k->out[STATE].data, &k->in[X], &k->out[Y]);
+  UNIC_RUN(drop_path_rows, k->in[X].numel, 16 * UNIC_ROW, &d);
+  return UNIC_OK;
+}
+
 static unic_status forward(const unic_kernel *k) {
   struct dropout d = common(k, k->in[RNG].data, &k->in[X], &k->out[Y]);
   UNIC_RUN(dropout_rows, k->in[X].numel, 8 * UNIC_ROW, &d);
@@ -125,10 +143,18 @@ static double keep_factor(double p, const int64_t *state, int64_t i) {
   return unic_random_bits((uint64_t)state[0], (uint64_t)state[1], i) < unic_random_threshold(p) ? 0 : 1 / (1 - p);
 }
 
-static unic_status reference(const unic_kernel *k) {
+/* What the numbers are drawn from: the generator, or what it was. */
+static const int64_t *source(const unic_kernel *k) { return k->remake ? k->out[STATE].data : k->in[RNG].data; }
+
+static unic_status reference_remake(const unic_kernel *k) {
   const double *x = k->in[X].data;
   double *y = k->out[Y].data;
-  for (int64_t i = 0; i < k->in[X].numel; i++) y[i] = x[i] * keep_factor(k->arg[P].number, k->in[RNG].data, i);
+  for (int64_t i = 0; i < k->in[X].numel; i++) y[i] = x[i] * keep_factor(k->arg[P].number, source(k), i);
+  return UNIC_OK;
+}
+
+static unic_status reference(const unic_kernel *k) {
+  UNIC_TRY(reference_remake(k));
   leave_generator(k, k->in[X].numel);
   return UNIC_OK;
 }
@@ -141,10 +167,15 @@ static unic_status reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-static unic_status path_reference(const unic_kernel *k) {
+static unic_status path_reference_remake(const unic_kernel *k) {
   const double *x = k->in[X].data;
   double *y = k->out[Y].data;
-  for (int64_t i = 0; i < k->in[X].numel; i++) y[i] = x[i] * keep_factor(k->arg[P].number, k->in[RNG].data, i / sample_size(&k->in[X]));
+  for (int64_t i = 0; i < k->in[X].numel; i++) y[i] = x[i] * keep_factor(k->arg[P].number, source(k), i / sample_size(&k->in[X]));
+  return UNIC_OK;
+}
+
+static unic_status path_reference(const unic_kernel *k) {
+  UNIC_TRY(path_reference_remake(k));
   leave_generator(k, k->in[X].shape[0]);
   return UNIC_OK;
 }
@@ -167,7 +198,9 @@ static const unic_op op_dropout = {
   .saves = "state",
   .grads = "x",
   .shape = shape,
-  .cpu = {.forward = forward, .backward = backward, .reference = reference, .reference_backward = reference_backward},
+  .remakes = remakes,
+  .again = "x",
+  .cpu = {forward, backward, reference, reference_backward, remake, reference_remake},
   .flags = UNIC_OP_METHOD,
 };
 
@@ -182,7 +215,9 @@ static const unic_op op_drop_path = {
   .grads = "x",
   .layouts = "x:contiguous|channels_last",
   .shape = path_shape,
-  .cpu = {.forward = path_forward, .backward = path_backward, .reference = path_reference, .reference_backward = path_reference_backward},
+  .remakes = remakes,
+  .again = "x",
+  .cpu = {path_forward, path_backward, path_reference, path_reference_backward, path_remake, path_reference_remake},
   .flags = UNIC_OP_METHOD,
 };
 

@@ -494,7 +494,7 @@ static const unic_op op_group_norm = {
   .shape = shape,
   .plan = plan,
   .cpu = {.forward = forward, .backward = backward, .reference = reference, .reference_backward = reference_backward},
-  .flags = UNIC_OP_METHOD | UNIC_OP_CHEAP,
+  .flags = UNIC_OP_METHOD,
 };
 
 UNIC_OPS(group_norm, &op_group_norm);

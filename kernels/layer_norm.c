@@ -4,6 +4,7 @@
  * x, residual, h, y [R, C] (R: all leading dimensions); w, b [C]; mean, rstd [R].
  * Saved: x (or h), w, mean, rstd; for dropout the generator's state, from which the mask is made again (element i of the call is dropped when
  * number i of the stream is below p 2^32, kept ones are scaled by 1/(1-p)).
+ * y is made again from these and b (remake.h).
  * Backward, with g = dy w and xhat = (x - mean) rstd:
  *   dx = rstd (g - mean_C(g) - xhat mean_C(g xhat)),  dw = sum_R dy xhat,  db = sum_R dy;
  *   dresidual = dh + dx of the norm, and dx = the same through the mask.
@@ -117,6 +118,19 @@ UNIC_LOOP(norm_forward) {
   }
 }
 
+/* y again from the saved mean and rstd. */
+UNIC_LOOP(norm_remake) {
+  const struct norm *s = context;
+  const void *stored = s->fused ? s->h : s->x;
+  float buffer[UNIC_ROW];
+  for (int64_t row = begin; row < end; row++)
+    for (int64_t at = 0; at < s->columns; at += UNIC_ROW) {
+      int64_t n = s->columns - at < UNIC_ROW ? s->columns - at : UNIC_ROW;
+      const float *x = unic_row_load(stored, s->dtype, row * s->columns + at, n, buffer);
+      normalize_piece(s, row, at, n, x, s->mean[row], s->rstd[row]);
+    }
+}
+
 /* The gradient of a piece of h (already complete in `d`) into dresidual and, through the mask, into dx. */
 static void give_piece(const struct norm *s, int64_t at, int64_t n, float *restrict d) {
   if (s->dresidual) unic_row_put(s->dresidual, s->dtype, at, n, d, s->add_residual);
@@ -219,6 +233,7 @@ UNIC_LOOP(norm_parameters) {
 #else
 
 UNIC_LOOP_TABLE(norm_forward);
+UNIC_LOOP_TABLE(norm_remake);
 UNIC_LOOP_TABLE(norm_backward);
 UNIC_LOOP_TABLE(norm_pass);
 UNIC_LOOP_TABLE(norm_parameters);
@@ -275,6 +290,25 @@ static unic_status forward(const unic_kernel *k) {
   };
   run_forward(&s);
   return UNIC_OK;
+}
+
+/* Of both ops: the tables differ in where things lie. */
+static unic_status remake_from(const unic_kernel *k, const unic_view *x, int weight, int bias, int mean) {
+  bool fused = mean == ADD_MEAN;
+  struct norm s = {
+    .rows = row_count(x), .columns = x->shape[x->ndim - 1], .dtype = x->dtype, .fused = fused, .x = fused ? NULL : x->data, .h = fused ? x->data : NULL,
+    .weight = k->in[weight].data, .bias = k->in[bias].data, .y = k->out[Y].data, .mean = k->out[mean].data, .rstd = k->out[mean + 1].data,
+  };
+  int64_t chunk = s.columns ? 16 * UNIC_ROW / s.columns : s.rows;
+  UNIC_RUN(norm_remake, s.rows, chunk < 1 ? 1 : chunk, &s);
+  return UNIC_OK;
+}
+static unic_status remake(const unic_kernel *k) { return remake_from(k, &k->in[X], WEIGHT, BIAS, MEAN); }
+static unic_status add_remake(const unic_kernel *k) { return remake_from(k, &k->out[ADD_H], ADD_WEIGHT, ADD_BIAS, ADD_MEAN); }
+
+static unic_remake_price remakes(const unic_call *c, int j) {
+  (void)c;
+  return j == Y ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_NEVER;
 }
 
 /* The dropout part of the context from probability and state; p = 1 drops everything, whose scale would be infinite. */
@@ -353,13 +387,17 @@ static unic_status add_backward(const unic_kernel *k) {
 
 /* ---------------------------------------------------------------- the plain f64 form */
 
+static void normalize_plain(const double *x, int64_t n, const double *w, const double *b, double mean, double rstd, double *y) {
+  for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * (w ? w[i] : 1) + (b ? b[i] : 0);
+}
+
 static void norm_plain(const double *x, int64_t n, const double *w, const double *b, double eps, double *y, double *mean_out, double *rstd_out) {
   double mean = 0, var = 0;
   for (int64_t i = 0; i < n; i++) mean += x[i];
   mean /= (double)n;
   for (int64_t i = 0; i < n; i++) var += (x[i] - mean) * (x[i] - mean);
   double rstd = 1 / sqrt(var / (double)n + eps);
-  for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * (w ? w[i] : 1) + (b ? b[i] : 0);
+  normalize_plain(x, n, w, b, mean, rstd, y);
   if (mean_out) { *mean_out = mean; *rstd_out = rstd; }
 }
 
@@ -371,6 +409,16 @@ static unic_status reference(const unic_kernel *k) {
     norm_plain(x + r * n, n, k->in[WEIGHT].data, k->in[BIAS].data, k->arg[EPS].number, y + r * n, mean ? mean + r : NULL, rstd ? rstd + r : NULL);
   return UNIC_OK;
 }
+
+static unic_status reference_remake_from(const unic_kernel *k, const unic_view *x, int weight, int bias, int mean) {
+  int64_t rows = row_count(x), n = x->shape[x->ndim - 1];
+  for (int64_t r = 0; r < rows; r++)
+    normalize_plain((const double *)x->data + r * n, n, k->in[weight].data, k->in[bias].data, ((const double *)k->out[mean].data)[r],
+                    ((const double *)k->out[mean + 1].data)[r], (double *)k->out[Y].data + r * n);
+  return UNIC_OK;
+}
+static unic_status reference_remake(const unic_kernel *k) { return reference_remake_from(k, &k->in[X], WEIGHT, BIAS, MEAN); }
+static unic_status add_reference_remake(const unic_kernel *k) { return reference_remake_from(k, &k->out[ADD_H], ADD_WEIGHT, ADD_BIAS, ADD_MEAN); }
 
 static double keep_factor(double p, const int64_t *state, int64_t i) {
   if (p <= 0) return 1;
@@ -459,10 +507,12 @@ static const unic_op op_layer_norm = {
          "eps           added to the variance inside the root",
   .saves = "x weight mean rstd",
   .grads = "x weight:wide bias:wide",
+  .remakes = remakes,
+  .again = "bias",
   .shape = shape,
   .plan = plan,
-  .cpu = {.forward = forward, .backward = backward, .reference = reference, .reference_backward = reference_backward},
-  .flags = UNIC_OP_METHOD | UNIC_OP_CHEAP,
+  .cpu = {forward, backward, reference, reference_backward, remake, reference_remake},
+  .flags = UNIC_OP_METHOD,
 };
 
 static const unic_op op_add_layer_norm = {
@@ -477,9 +527,11 @@ static const unic_op op_add_layer_norm = {
          "rng           generator; the device's own when absent",
   .saves = "weight h mean rstd state",
   .grads = "x residual weight:wide bias:wide",
+  .remakes = remakes,
+  .again = "bias",
   .shape = add_shape,
   .plan = add_plan,
-  .cpu = {.forward = add_forward, .backward = add_backward, .reference = add_reference, .reference_backward = add_reference_backward},
+  .cpu = {add_forward, add_backward, add_reference, add_reference_backward, add_remake, add_reference_remake},
   .flags = UNIC_OP_METHOD,
 };
 

@@ -9,7 +9,8 @@
  * pass, then two products. bf16 and f16: operands in f32 panels (gemm.h), bias and activation on the f32 tile before it is rounded once; or,
  * where oneDNN multiplies them itself, its product with bias, a pass for the activation, and backward with dz in the half type.
  *
- * Saved: x, weight, and z: the value before a GELU, or for a ReLU one byte that says whether it let the value through.
+ * Saved: x, weight, and z: the value before a GELU, or for a ReLU one byte that says whether it let the value through. y = gelu(z) is made again from
+ * z, which for that is rounded before the GELU is taken; where memory is short, y and z are made again from x (remake.h).
  * Bits: equal for equal thread counts (oneDNN splits a product by threads); bias, activation and dbias are the same at any thread count. */
 #include "loops.h"
 #include "gemm.h"
@@ -51,7 +52,14 @@ UNIC_LOOP(linear_finish) {
       float *z = f->z && f->activation == GELU ? unic_row_place(f->z, f->dtype, at, before) : before;
       float *y = unic_row_place(f->y, f->dtype, at, row);
       if (f->activation == GELU) {
-        if (bias) {
+        if (f->dtype != f->from_dtype) {   /* gelu of the z that is stored, which must give this y once more */
+          uint16_t half[UNIC_ROW];
+          for (int64_t i = 0; i < n; i++) z[i] = from[i] + (bias ? bias[i] : 0.0f);
+          unic_row_store(half, f->dtype, 0, n, z);
+          z = (float *)(uintptr_t)unic_row_load(half, f->dtype, 0, n, before);
+          #pragma omp simd
+          for (int64_t i = 0; i < n; i++) y[i] = gelu(z[i]);
+        } else if (bias) {
           #pragma omp simd
           for (int64_t i = 0; i < n; i++) { float v = from[i] + bias[i]; z[i] = v; y[i] = gelu(v); }
         } else {
@@ -284,6 +292,22 @@ static unic_status linear_forward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+/* y again from the z that a GELU keeps, or, where z or nothing was kept, everything again. */
+static unic_status linear_remake(const unic_kernel *k) {
+  if (k->arg[ACTIVATION].integer != GELU || !k->out[Z].data || k->remake & 1 << Z) return linear_forward(k);
+  int64_t m, i, o;
+  sizes(k, &m, &i, &o);
+  struct finish f = {.from = k->out[Z].data, .from_dtype = k->type, .from_ld = o, .y = k->out[Y].data, .ld = o, .columns = o, .dtype = k->type, .activation = GELU};
+  UNIC_RUN(linear_finish, m, rows_at_once(o), &f);
+  return UNIC_OK;
+}
+
+static unic_remake_price linear_remakes(const unic_call *c, int j) {
+  int64_t activation = c->arg[ACTIVATION].integer;
+  if (j == Y) return activation == GELU ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_COSTLY;
+  return activation == NONE ? UNIC_REMAKE_NEVER : UNIC_REMAKE_COSTLY;
+}
+
 /* ---------------------------------------------------------------- backward */
 
 static unic_status linear_backward(const unic_kernel *k) {
@@ -321,6 +345,8 @@ static unic_status linear_backward(const unic_kernel *k) {
 
 /* ---------------------------------------------------------------- the plain f64 form */
 
+static double gelu_plain(double z) { return 0.5 * z * (1 + erf(z / sqrt(2))); }
+
 static unic_status linear_reference(const unic_kernel *k) {
   int64_t m, i, o;
   sizes(k, &m, &i, &o);
@@ -332,13 +358,20 @@ static unic_status linear_reference(const unic_kernel *k) {
       for (int64_t e = 0; e < i; e++) z += x[r * i + e] * weight[c * i + e];
       if (k->arg[ACTIVATION].integer == GELU) {
         if (k->grad) ((double *)k->out[Z].data)[r * o + c] = z;
-        z = 0.5 * z * (1 + erf(z / sqrt(2)));
+        z = gelu_plain(z);
       } else if (k->arg[ACTIVATION].integer == RELU) {
         if (k->grad) ((uint8_t *)k->out[Z].data)[r * o + c] = !(z <= 0);
         if (z < 0) z = 0;
       }
       y[r * o + c] = z;
     }
+  return UNIC_OK;
+}
+
+static unic_status linear_reference_remake(const unic_kernel *k) {
+  if (k->arg[ACTIVATION].integer != GELU || !k->out[Z].data || k->remake & 1 << Z) return linear_reference(k);
+  const double *z = k->out[Z].data;
+  for (int64_t e = 0; e < k->out[Y].numel; e++) ((double *)k->out[Y].data)[e] = gelu_plain(z[e]);
   return UNIC_OK;
 }
 
@@ -382,7 +415,9 @@ static const unic_op op_linear = {
   .grads = "x weight:wide bias:wide",
   .shape = linear_shape,
   .plan = linear_plan_make,
-  .cpu = {linear_forward, linear_backward, linear_reference, linear_reference_backward},
+  .remakes = linear_remakes,
+  .again = "bias",
+  .cpu = {linear_forward, linear_backward, linear_reference, linear_reference_backward, linear_remake, linear_reference_remake},
   .flags = UNIC_OP_METHOD | UNIC_OP_SAME_THREADS,
   .autocast = UNIC_CAST_LOW,
   .flops = linear_flops,

@@ -84,6 +84,12 @@ static unic_status backward(const unic_kernel *k, unic_body *loop) {
 
 static unic_status in_place_shape(unic_call *c) { return UNIC_OK; }
 
+/* A function that saves x gives y again; one that saves y has it. */
+static unic_remake_price remakes(const unic_call *c, int j) {
+  (void)j;
+  return c->op->saves[0] == 'x' ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_NEVER;
+}
+
 /* The f64 form: element by element, in the same walk. */
 #define UNARY(op, saves_, value, gradient, doc_) \
   UNIC_LOOP_TABLE(unary_##op##_forward); \
@@ -113,7 +119,8 @@ static unic_status in_place_shape(unic_call *c) { return UNIC_OK; }
   static unic_status op##_reference_backward(const unic_kernel *k) { return backward(k, op##_backward_f64); } \
   static const unic_op op_##op = { \
     .name = #op, .signature = "x: tensor -> y", .doc = "Element by element: " doc_ ".", .saves = saves_, .grads = "x", .layouts = "x:dense", .shape = shape, \
-    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD}; \
+    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward, op##_forward, op##_reference}, .remakes = sizeof(saves_) > 1 ? remakes : NULL, \
+    .flags = UNIC_OP_METHOD}; \
   static const unic_op op_##op##_ = { \
     .name = #op "_", .signature = "x!: tensor", .doc = "x becomes, element by element and in place: " doc_ ".", .layouts = "x:any", .shape = in_place_shape, \
     .cpu = {.forward = op##_forward, .reference = op##_reference}, .flags = UNIC_OP_METHOD | UNIC_OP_INPLACE | UNIC_OP_NO_GRAD};

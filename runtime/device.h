@@ -19,6 +19,7 @@ typedef unic_status unic_kernel_fn(const struct unic_kernel *k);
 typedef struct unic_op_kernels {
   unic_kernel_fn *forward, *backward;
   unic_kernel_fn *reference, *reference_backward;   /* the f64 form where it is a function of its own */
+  unic_kernel_fn *remake, *reference_remake;        /* outputs again, from what was saved (op.h, `remakes`) */
 } unic_op_kernels;
 
 typedef struct unic_device_api {

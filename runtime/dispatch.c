@@ -66,10 +66,11 @@ static unic_status find_kernel(const unic_op_info *info, const unic_kernel *k, u
   const unic_op_kernels *found = k->device->api->find(k->device, info->op);
   unic_kernel_fn *fn = NULL;
   if (found) {
-    if (k->backward) fn = k->type == UNIC_F64 && found->reference_backward ? found->reference_backward : found->backward;
+    if (k->remake) fn = k->type == UNIC_F64 && found->reference_remake ? found->reference_remake : found->remake;
+    else if (k->backward) fn = k->type == UNIC_F64 && found->reference_backward ? found->reference_backward : found->backward;
     else fn = k->type == UNIC_F64 && found->reference ? found->reference : found->forward;
   }
-  if (!fn) return unic_fail("[%s] there is no %s kernel for %s", info->op->name, k->backward ? "backward" : "forward", k->device->name);
+  if (!fn) return unic_fail("[%s] there is no %s kernel for %s", info->op->name, k->remake ? "remake" : k->backward ? "backward" : "forward", k->device->name);
   *out = fn;
   return UNIC_OK;
 }
@@ -138,6 +139,7 @@ static unic_status service(const char *name, unic_tensor *to, const unic_tensor 
   k.op = info->op;
   k.device = unic_tensor_device(to);
   k.backward = k.grad = false;
+  k.remake = 0;
   k.type = UNIC_F32;
   unic_view_of(to, &k.in[0]);
   if (from) unic_view_of(from, &k.in[1]);
@@ -638,6 +640,7 @@ static void fill_kernel(const work *w, unic_kernel *k, unic_tensor *const *outs)
   k->device = c->device;
   k->type = c->type;
   k->backward = false;
+  k->remake = 0;
   k->grad = c->grad;
   memset(k->list, 0, sizeof k->list);     /* all of them: a launch that runs late copies what is set */
   memset(k->dlist, 0, sizeof k->dlist);

@@ -275,6 +275,7 @@ static int describe_op(lua_State *L) {
   set_bool(L, "inplace", op->flags & UNIC_OP_INPLACE);
   set_bool(L, "service", op->flags & UNIC_OP_SERVICE);
   set_bool(L, "same_threads", op->flags & UNIC_OP_SAME_THREADS);
+  set_bool(L, "remakes", op->remakes && !info->outs[0].saved);   /* one that is saved by its own op is there anyway */
   set_bool(L, "reference", op->cpu.reference != NULL);
   static const char *const casts[] = {[UNIC_CAST_NONE] = "as given", [UNIC_CAST_LOW] = "low", [UNIC_CAST_FULL] = "f32"};
   set_string(L, "autocast", casts[op->autocast]);

@@ -25,7 +25,7 @@ static int profile_start(lua_State *L) {
 
 /* profile_stop() -> list of {op, kind, begin, seconds, flops, bytes, made, saved, line, module, dtype, shape} */
 static int profile_stop(lua_State *L) {
-  static const char *const kinds[] = {"forward", "backward", "form"};
+  static const char *const kinds[] = {"forward", "backward", "form", "again"};
   int64_t n;
   const unic_event *events = unic_profile_stop(&n);
   lua_createtable(L, (int)n, 0);

@@ -275,6 +275,14 @@ static unic_status note_saved(parser *p, const char *word, size_t n, const char 
   return UNIC_OK;
 }
 
+static unic_status note_again(parser *p, const char *word, size_t n, const char *flags, size_t m) {
+  (void)flags; (void)m;
+  int i = arg_named(p->info, word, n);
+  if (i < 0) return unic_fail("[%s] its descriptor remakes from '%.*s', which is no argument", p->info->op->name, (int)n, word);
+  p->info->args[i].again = true;
+  return UNIC_OK;
+}
+
 static unic_status note_grad(parser *p, const char *word, size_t n, const char *flags, size_t m) {
   int i = arg_named(p->info, word, n);
   if (i < 0) return unic_fail("[%s] its descriptor gives a gradient to '%.*s', which is no argument", p->info->op->name, (int)n, word);
@@ -323,6 +331,7 @@ unic_status unic_op_info_parse(unic_op_info *info) {
     if (!hidden) info->visible = info->nouts;
   }
   UNIC_TRY(each_word(&p, info->op->saves, note_saved));
+  UNIC_TRY(each_word(&p, info->op->again, note_again));
   UNIC_TRY(each_word(&p, info->op->grads, note_grad));
   UNIC_TRY(each_word(&p, info->op->layouts, note_layout));
   for (int i = 0; i < info->nargs; i++) {

@@ -92,6 +92,7 @@ typedef struct unic_kernel {
   unic_device *device;
   unic_dtype type;                              /* T */
   bool backward, grad;                          /* grad (forward): hidden outputs are there */
+  uint8_t remake;                               /* remake: bit j is set where out[j] is to be filled; other outputs with data have what was saved */
   unic_view in[UNIC_MAX_ARGS];
   unic_view *list[UNIC_MAX_ARGS];
   unic_value arg[UNIC_MAX_ARGS];
@@ -129,6 +130,12 @@ typedef enum unic_autocast {
   UNIC_CAST_FULL       /* f32 under autocast: losses, sums, softmax on its own */
 } unic_autocast;
 
+typedef enum unic_remake_price {
+  UNIC_REMAKE_NEVER,
+  UNIC_REMAKE_CHEAP,   /* about one pass over memory */
+  UNIC_REMAKE_COSTLY   /* a product: only where memory is scarcer than time */
+} unic_remake_price;
+
 enum {
   UNIC_OP_VIEW = 1,          /* out[0] looks at in[0]'s storage; no kernel in forward (backward kernel writes din[0]) */
   UNIC_OP_NO_GRAD = 2,       /* no backward: refused when a gradient would be needed (float outputs) */
@@ -136,8 +143,7 @@ enum {
   UNIC_OP_SERVICE = 8,       /* for the runtime, not for Lua */
   UNIC_OP_INPLACE = 16,      /* returns its first mutated argument, has no output of its own */
   UNIC_OP_METHOD = 32,       /* also a tensor method x:op(...) (first argument is a tensor) */
-  UNIC_OP_CHEAP = 64,        /* outputs are cheap to recompute from what is saved */
-  UNIC_OP_INTS = 128         /* T may be an integer type too */
+  UNIC_OP_INTS = 64          /* T may be an integer type too */
 };
 
 typedef struct unic_op {
@@ -147,6 +153,10 @@ typedef struct unic_op {
   const char *grads;                     /* inputs that have a gradient, with flags: "x weight:wide bias:wide table:rows"
                                             wide: written in f32 even when T is bf16/f16; write_only: the kernel cannot accumulate;
                                             rows: sparse rows (the kernel always adds into a zeroed or kept gradient) */
+  /* Outputs that need not be kept for other ops' backward (remake.h): at what price output j of this call can be made again from what is saved and
+     from `again`, by cpu.remake, with the bits of the forward. NULL: never. A hidden output with a price is not saved either when that price is paid. */
+  unic_remake_price (*remakes)(const unic_call *c, int j);
+  const char *again;                     /* names of inputs that remaking reads and the backward does not */
   const char *layouts;                   /* what inputs may be, per name: "x:any" (any strides), "x:dense" (all inputs marked dense share one dense
                                             layout), "x:channels_last", "x:channels_last|blocked"; unnamed inputs are made row-major */
   unic_status (*shape)(unic_call *c);

@@ -76,7 +76,7 @@ static void put_view(plan_key *k, const unic_view *v) {
 static void make_key(plan_key *key, const unic_op_info *info, const unic_kernel *k) {
   key->used = 0;
   key->full = false;
-  unsigned char head[8] = {k->backward, k->grad, (unsigned char)k->type, (unsigned char)unic_isa_current()};
+  unsigned char head[8] = {k->backward, k->grad, (unsigned char)k->type, (unsigned char)unic_isa_current(), k->remake};
   int threads = unic_threads();
   put(key, &info->op, sizeof info->op);
   put(key, &k->device, sizeof k->device);

@@ -1,6 +1,7 @@
 /* Pieces of the tape that are computed again. */
 #include "recompute.h"
 #include "dispatch.h"
+#include "remake.h"
 
 #include <string.h>
 
@@ -11,8 +12,10 @@ struct unic_frame {
   enum { RUNNING, DROPPED, AGAIN, FILLED } state;
   uint64_t birth;            /* storages with larger numbers came into being inside */
   uint64_t again;            /* the same for the second run */
+  uint64_t number;           /* of the present or last run */
   int64_t key;
   unic_dtype autocast;
+  bool costly;               /* unic_remake_costly */
   unic_node **nodes;         /* in the order they were made; NULL: freed since */
   int n, room, at;           /* at: how many the second run has made */
   int generators;
@@ -20,6 +23,9 @@ struct unic_frame {
 };
 
 unic_frame *unic_frame_current;
+static uint64_t last_number;
+
+uint64_t unic_frame_number(void) { return unic_frame_current ? unic_frame_current->number : 0; }
 
 static void let_go(unic_frame *f) {
   if (--f->refs > 0) return;
@@ -40,6 +46,8 @@ unic_status unic_frame_begin(unic_frame **out) {
   f->state = RUNNING;
   f->birth = unic_storage_newest();
   f->autocast = unic_autocast_get();
+  f->costly = unic_remake_is_costly();
+  f->number = ++last_number;
   *out = unic_frame_current = f;
   return UNIC_OK;
 }
@@ -170,17 +178,20 @@ unic_status unic_frame_need(unic_node *n) {
   unic_frame *outer = unic_frame_current;
   bool mode = unic_grad_mode_set(true);
   unic_dtype low = unic_autocast_set(f->autocast);
+  bool costly = unic_remake_costly(f->costly);
   f->refs++;
   f->state = AGAIN;
   f->at = 0;
   unic_status status = generators_back(f);
   f->again = unic_storage_newest();
+  f->number = ++last_number;
   unic_frame_current = f;
   if (status == UNIC_OK) status = unic_tape_lua.recompute(f->key);
   unic_frame_current = outer;
   unic_status restored = generators_on(f);
   if (status == UNIC_OK) status = restored;
   unic_autocast_set(low);
+  unic_remake_costly(costly);
   unic_grad_mode_set(mode);
   if (status == UNIC_OK && f->at < f->n) {
     const unic_node *missing = f->nodes[f->at];

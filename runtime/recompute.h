@@ -16,6 +16,9 @@ typedef struct unic_frame unic_frame;
 /* The piece that is being run, for the first or the second time; NULL: none. */
 extern unic_frame *unic_frame_current;
 
+/* The number of the run that is going on, no two runs have the same; 0: none. */
+uint64_t unic_frame_number(void);
+
 /* A new piece begins; *out NULL: one is running already. */
 unic_status unic_frame_begin(unic_frame **out);
 /* It ends, also after an error. key: of the Lua function that runs it again; 0: no gradient flows through it. */

@@ -2,6 +2,7 @@
 #include "tape.h"
 #include "dispatch.h"
 #include "recompute.h"
+#include "remake.h"
 #include "watch.h"
 #include "replay.h"
 
@@ -37,6 +38,7 @@ static void drop_saved(unic_node *n) {
   for (int e = 0; e < n->nedges; e++) {
     unic_tensor_unref(n->edges[e].saved);
     n->edges[e].saved = NULL;
+    unic_remake_release(&n->edges[e]);
   }
   for (int j = 0; j < n->nouts; j++) {
     unic_tensor_unref(n->outs[j].saved);
@@ -65,6 +67,7 @@ void unic_node_unref(unic_node *n) {
     for (int j = 0; j < d->nouts; j++) {
       drop_grads(&d->outs[j]);
       unic_delete(d->outs[j].grads);
+      unic_tensor_unref(d->outs[j].again);
     }
     unic_delete(d);
   }
@@ -87,6 +90,7 @@ static unic_node *node_new(int nargs, int nedges, int nouts) {
   n->nedges = nedges;
   n->nouts = nouts;
   n->module = unic_watch_module;
+  n->piece = unic_frame_number();
   if (unic_call_up.line) n->line = unic_call_up.line();
   return n;
 }
@@ -143,14 +147,21 @@ unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_
       else e->dtype = given->dtype;
       unic_view_of(seen, &e->view);
       e->view.data = NULL;
-      if (a->saved) status = save(seen, &e->saved, &e->version);
     }
+  }
+  status = unic_remake_plan(n, c, origin, outs);
+  for (int i = 0; i < nedges && status == UNIC_OK; i++) {
+    e = &n->edges[i];
+    if (!info->args[e->arg].saved) continue;
+    unic_tensor *seen = e->member >= 0 ? c->list[e->arg][e->member] : c->in[e->arg];
+    unic_tensor *given = e->member < 0 && origin[e->arg] ? origin[e->arg] : seen;
+    if (!unic_remake_promised(n, e, seen, given)) status = save(seen, &e->saved, &e->version);
   }
   for (int j = 0; j < info->nouts && status == UNIC_OK; j++) {
     if (!outs[j]) continue;
     unic_view_of(outs[j], &n->outs[j].view);
     n->outs[j].view.data = NULL;
-    if (info->outs[j].saved) status = save(outs[j], &n->outs[j].saved, &n->outs[j].version);
+    if (info->outs[j].saved && !unic_remake_drops(n, j)) status = save(outs[j], &n->outs[j].saved, &n->outs[j].version);
     if (!info->outs[j].hidden && unic_dtype_is_float(outs[j]->dtype) && status == UNIC_OK) made_by(n, j, outs[j]);
   }
   if (status == UNIC_OK && unic_frame_current) status = unic_frame_add(n);
@@ -394,7 +405,7 @@ static unic_tensor *leaf_target(const walk *w, const unic_edge *e, unic_dtype dt
   return there;
 }
 
-static unic_status check_version(const unic_node *n, const char *name, const unic_tensor *saved, uint64_t version) {
+unic_status unic_tape_check_version(const unic_node *n, const char *name, const unic_tensor *saved, uint64_t version) {
   uint64_t now = saved->storage->version;
   if (now == version) return UNIC_OK;
   const char *made = unic_call_up.line_text && n->line ? unic_call_up.line_text(n->line) : "an earlier line";
@@ -438,12 +449,14 @@ static unic_status op_backward(walk *w, unic_node *n) {
     UNIC_TRY(settle(n->device, &n->outs[0], 1, true));
     return edge_wanted(w, &n->edges[0]) ? view_backward(w, n, n->outs[0].grads[0]) : UNIC_OK;
   }
+  UNIC_TRY(unic_remake_need(n));
   unic_kernel k;
   k.op = op;
   k.device = n->device;
   k.type = n->type;
   k.backward = true;
   k.grad = false;
+  k.remake = 0;
   unic_tensor *saved[UNIC_MAX_ARGS] = {NULL};
   memcpy(k.arg, n->args, (size_t)n->info->nargs * sizeof *k.arg);
   for (int i = 0; i < n->info->nargs; i++) {
@@ -460,7 +473,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
     k.dout2[j] = o->view;
     k.dout[j].data = k.dout2[j].data = NULL;
     if (o->saved) {
-      UNIC_TRY(check_version(n, n->info->outs[j].name, o->saved, o->version));
+      UNIC_TRY(unic_tape_check_version(n, n->info->outs[j].name, o->saved, o->version));
       k.out[j].data = unic_tensor_data(o->saved);
     }
     if (o->ngrads) {
@@ -493,7 +506,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
     }
     *in = e->view;
     if (e->saved) {
-      status = check_version(n, a->name, e->saved, e->version);
+      status = unic_tape_check_version(n, a->name, e->saved, e->version);
       if (status != UNIC_OK) break;
       in->data = unic_tensor_data(e->saved);
       if (e->member < 0) saved[e->arg] = e->saved;
@@ -623,7 +636,9 @@ unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int nta
   else unic_tensor_unref(seed);
   for (int i = 0; i < w.n; i++) {
     unic_node *n = w.nodes[i];
+    unic_remake_leave(n);
     if (status == UNIC_OK) status = run_node(&w, n);
+    if (status == UNIC_OK && !keep) status = unic_remake_settle(n);
     for (int j = 0; j < n->nouts; j++) drop_grads(&n->outs[j]);
     if (status == UNIC_OK && !keep) {
       drop_saved(n);

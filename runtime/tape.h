@@ -19,6 +19,7 @@ typedef struct unic_edge {
   int16_t output;             /* of `node` */
   int16_t arg, member;        /* position in the signature; member of a list or -1 */
   uint8_t dtype;              /* of the tensor itself; the kernel may have seen a cast form */
+  uint8_t recipe;             /* `saved` is made again by `node` when it is needed (remake.h) */
   unic_view view;             /* as the kernel saw it, without data */
 } unic_edge;
 
@@ -31,6 +32,12 @@ typedef struct unic_made {
   unic_tensor **grads;        /* addends received in the present backward (held) */
   int ngrads, room;
   int64_t hook;
+  /* remake.h */
+  unic_tensor *again;         /* the value that was made again (held) */
+  int users;                  /* edges that are recipes for it */
+  uint8_t depth;              /* length of the chain of recipes that makes it; 0: it cannot be made again */
+  uint8_t dropped;            /* hidden and not saved: made again for the own backward */
+  uint8_t kept;               /* an edge has saved it as it is */
 } unic_made;
 
 struct unic_node {
@@ -50,6 +57,8 @@ struct unic_node {
   unic_made *outs;
   struct unic_frame *frame;   /* the piece that is computed again, in which it was made (recompute.h); NULL mostly */
   int slot;                   /* its place there */
+  uint64_t piece;             /* which run of which piece made it; 0: none */
+  int64_t offset;             /* of a view, in elements from the start of what it looks at */
   unic_node *next_dead;
 };
 

@@ -71,8 +71,8 @@ static void note(const unic_kernel *k, bool form, double begin, double end) {
   unic_event *e = &events[count++];
   const unic_view *first = info->nouts ? &k->out[0] : &k->in[0];
   *e = (unic_event){
-    .op = k->op, .kind = form ? UNIC_EVENT_FORM : k->backward ? UNIC_EVENT_BACKWARD : UNIC_EVENT_FORWARD, .begin = begin - started, .seconds = end - begin,
-    .line = k->backward && unic_watch_line ? unic_watch_line : unic_call_up.line ? unic_call_up.line() : 0, .module = unic_watch_module,
+    .op = k->op, .kind = form ? UNIC_EVENT_FORM : k->remake ? UNIC_EVENT_AGAIN : k->backward ? UNIC_EVENT_BACKWARD : UNIC_EVENT_FORWARD, .begin = begin - started, .seconds = end - begin,
+    .line = (k->backward || k->remake) && unic_watch_line ? unic_watch_line : unic_call_up.line ? unic_call_up.line() : 0, .module = unic_watch_module,
     .dtype = first->dtype, .ndim = first->ndim,
   };
   memcpy(e->shape, first->shape, first->ndim * sizeof *e->shape);

@@ -7,7 +7,7 @@
 /* One launch. */
 typedef struct unic_event {
   const unic_op *op;
-  enum { UNIC_EVENT_FORWARD, UNIC_EVENT_BACKWARD, UNIC_EVENT_FORM } kind;   /* FORM: a derived form (packed weight) is made */
+  enum { UNIC_EVENT_FORWARD, UNIC_EVENT_BACKWARD, UNIC_EVENT_FORM, UNIC_EVENT_AGAIN } kind;   /* FORM: a derived form (packed weight) is made; AGAIN: remake.h */
   double begin, seconds;      /* begin: since the profiler was started */
   double flops, bytes;        /* of the arguments as they stand; flops 0: the descriptor counts none */
   double made, saved;         /* bytes of the outputs; bytes that the tape keeps from here on (parameters, and what was kept before, left out) */

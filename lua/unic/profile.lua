@@ -53,7 +53,7 @@ end
 
 local function shape_text(event) return ("%s [%s]"):format(event.dtype, table.concat(event.shape, ", ")) end
 
-local KINDS = { forward = "", backward = " backward", form = " (form of a weight)" }
+local KINDS = { forward = "", backward = " backward", form = " (form of a weight)", again = " (again)" }
 local NAMES = {
   op = function(event) return event.op .. KINDS[event.kind] end,
   line = function(event) return event.line or "(no line)" end,

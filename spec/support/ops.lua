@@ -8,6 +8,7 @@
 --   * compare every other form (f32, bf16, f16 x instruction-set table x 1 and 2 threads), forward and backward, with the f64 form on the
 --     same rounded inputs,
 --   * repeat with transposed and channels-last inputs, with gradients accumulated, and as a recorded step,
+--   * compare outputs that the tape lets go and makes again (runtime/remake.h) with what they were, bit by bit,
 -- and options.errors = {{args, pattern}, ...} lists calls that must raise a sentence.
 -- options: tolerance = {f32 =, bf16 =, f16 =, gradcheck =}; dtypes = list; gradient = false (no backward); layouts = false; eps (of the
 -- differences); compare = function(outs) (what to compare of non-float results; default: all outputs, equal for integers)
@@ -216,6 +217,49 @@ local function all_bits(result)
   return table.concat(parts, "|")
 end
 
+-- The gradients of a step that reads the op's outputs in its backward: while they are held, or after they were let go and were made again; and how many
+-- launches made something again. A product with w reads them, so the gradient of w is the output's value.
+local function read_back(info, case, dtype, layout, held)
+  local named, leaves = build(info, case, dtype, dtype, layout)
+  local outs, weights, loss = { core.ops.call[info.name](named) }, {}, nil
+  for j, y in ipairs(outs) do
+    if FLOAT[y.dtype] and y.requires_grad then
+      local w = unic.ones(y.shape, { dtype = y.dtype })
+      w.requires_grad = true
+      weights[#weights + 1] = w
+      local part = unic.sum(unic.cast(unic.mul(y, w), WIDE[dtype]))
+      loss = loss and unic.add(loss, part) or part
+    end
+    if not held then outs[j] = y:free() end
+  end
+  if not held then   -- what nobody needs may go, as in a network
+    for key, t in pairs(named) do
+      if unic.is_tensor(t) and not t.requires_grad then t:free() end
+      named[key] = nil
+    end
+  end
+  core.watch.profile_start()
+  if loss then loss:backward() end
+  local count, bytes = 0, {}
+  for _, event in ipairs(core.watch.profile_stop()) do
+    if event.kind == "again" then count = count + 1 end
+  end
+  for _, list in ipairs { weights, leaves } do
+    for _, t in ipairs(list) do bytes[#bytes + 1] = t.grad and unic.contiguous(t.grad):bytes() or "none" end
+  end
+  return bytes, count
+end
+
+-- How many launches of a step whose outputs were let go made something again; its gradients are those of one whose outputs were held.
+local function made_again(info, case, dtype, layout)
+  local held = read_back(info, case, dtype, layout, true)
+  local again, count = read_back(info, case, dtype, layout, false)
+  for j, bytes in ipairs(held) do
+    if bytes ~= again[j] then error(("%s: gradient %d has other bits when an output is made again"):format(dtype, j), 0) end
+  end
+  return count
+end
+
 local function tables()
   local _, best = core.isa()
   local list = {}
@@ -259,8 +303,9 @@ function ops.check(name, cases, options)
   local dtypes = options.dtypes or { "f32", "bf16", "f16" }
 
   describe(name, function()
-    local threads, isa = unic.threads(), (core.isa())
+    local threads, isa, remade = unic.threads(), (core.isa()), 0
     local function back()
+      core.low_memory(false)
       unic.threads(threads)
       core.isa(isa)
     end
@@ -353,6 +398,24 @@ function ops.check(name, cases, options)
           end)
         end
 
+        if info.remakes and case.gradient ~= false then
+          it("what is let go is made again with the same bits", function()
+            for _, low in ipairs { false, true } do
+              core.low_memory(low)
+              for _, dtype in ipairs { "f64", unpack(dtypes) } do
+                for _, table_name in ipairs(dtype == "f64" and { (core.isa()) } or tables()) do
+                  core.isa(table_name)
+                  for _, count in ipairs { 1, 2 } do
+                    unic.threads(count)
+                    remade = remade + made_again(info, case, dtype)
+                  end
+                end
+              end
+              for _, layout in ipairs { "transposed", "channels_last", "mixed" } do made_again(info, case, "f32", layout) end
+            end
+          end)
+        end
+
         it("replays with the bits of the eager run", function()
           if info.inplace or info.view then return end
           for _, arg in ipairs(info.args) do if arg.mutated and arg.kind ~= "rng" then return end end
@@ -373,6 +436,10 @@ function ops.check(name, cases, options)
           end
         end)
       end)
+    end
+
+    if info.remakes then
+      it("was made again in one of these cases", function() require("luassert").is_true(remade > 0) end)
     end
 
     for _, bad in ipairs(options.errors or {}) do
