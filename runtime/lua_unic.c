@@ -424,6 +424,14 @@ static int low_memory(lua_State *L) {
   return 1;
 }
 
+/* lasting([on]) -> what it was: tensors made from here on are there for long */
+static int lasting(lua_State *L) {
+  bool was = unic_memory_lasting(false);
+  unic_memory_lasting(lua_isnoneornil(L, 1) ? was : lua_toboolean(L, 1));
+  lua_pushboolean(L, was);
+  return 1;
+}
+
 /* autocast([dtype]) -> what it was; "f32" is off */
 static int autocast(lua_State *L) {
   unic_dtype was = unic_autocast_get();
@@ -522,7 +530,7 @@ int luaopen_unic_core(lua_State *L) {
     {"version", version}, {"fail", door_fail}, {"nearest", door_nearest}, {"device_default", device_default}, {"device_open", device_open},
     {"device_list", device_list}, {"synchronize", device_synchronize}, {"memory", memory_read}, {"memory_peak_reset", memory_peak_reset},
     {"memory_budget_set", memory_budget_set}, {"memory_fail_after", memory_fail_after}, {"drop_derived", drop_derived},
-    {"drop_plans", drop_plans}, {"threads", threads}, {"isa", isa}, {"grad_mode", grad_mode}, {"autocast", autocast}, {"low_memory", low_memory}, {"generator", generator}, {"record", record}, {NULL, NULL}};
+    {"drop_plans", drop_plans}, {"threads", threads}, {"isa", isa}, {"grad_mode", grad_mode}, {"autocast", autocast}, {"low_memory", low_memory}, {"lasting", lasting}, {"generator", generator}, {"record", record}, {NULL, NULL}};
   static const luaL_Reg recording_methods[] = {{"replay", recording_replay}, {"launches", recording_launches}, {NULL, NULL}};
   if (state) {   /* opened again (busted insulates specs): the same table */
     lua_getfield(L, LUA_REGISTRYINDEX, "unic.core");

@@ -1,7 +1,9 @@
 /* The arena: segregated best fit with coalescing over large mappings that are never given back.
  *
  * Why not malloc: returning and re-faulting pages costs more than everything else the runtime adds to a step. Why not size classes: activations
- * of a network have a few hundred distinct sizes, and best fit with coalescing left 0.3 % unused where it was measured. */
+ * of a network have a few hundred distinct sizes, and best fit with coalescing leaves little unused, as long as what outlives a step keeps out of
+ * the way: gradients, which are made while activations go, would each split a hole that the large activations of early layers need again. They go
+ * to the far end of what was used so far (unic_memory_lasting). */
 #define _GNU_SOURCE
 #include "memory.h"
 #include "device.h"
@@ -213,26 +215,61 @@ static unic_status pool_grow(unic_memory_pool *p, int64_t bytes) {
   return slab_add(p, base, want, NULL);
 }
 
+static bool lasting;
+
+bool unic_memory_lasting(bool on) {
+  bool was = lasting;
+  lasting = on;
+  return was;
+}
+
+/* The free block with the highest address that has room below what was ever handed out, and the end of that room. NULL: none. */
+static unic_block *last_fit(unic_memory_pool *p, int64_t bytes, int64_t *end) {
+  unic_block *best = NULL;
+  for (int i = bin_of(bytes); i < BINS; i++)
+    for (unic_block *b = p->filled[i >> 6] >> (i & 63) & 1 ? p->bins[i] : NULL; b; b = b->bin_next) {
+      int64_t begin = b->data - b->home->base, stop = begin + b->bytes;
+      if (stop > b->home->high) stop = b->home->high;
+      if (stop - begin < bytes || (best && b->data < best->data)) continue;
+      best = b;
+      *end = stop;
+    }
+  return best;
+}
+
+/* Cut the first `bytes` off a free block, which stays free; the rest, free too, is returned. */
+static unic_block *cut(unic_memory_pool *p, unic_block *b, int64_t bytes) {
+  unic_block *rest = unic_new(sizeof *rest);
+  if (!rest) return NULL;
+  bin_remove(p, b);
+  *rest = (unic_block){.prev = b, .next = b->next, .home = b->home, .pool = p, .data = b->data + bytes, .bytes = b->bytes - bytes};
+  if (rest->next) rest->next->prev = rest;
+  b->next = rest;
+  b->bytes = bytes;
+  bin_insert(p, b);
+  bin_insert(p, rest);
+  return rest;
+}
+
 static unic_block *take_from(unic_memory_pool *p, int64_t bytes, void *owner) {
-  unic_block *b = bin_search(p, bytes);
+  unic_block *b = NULL;
+  if (lasting) {
+    int64_t end = 0;
+    b = last_fit(p, bytes, &end);
+    int64_t before = b ? end - bytes - (b->data - b->home->base) : 0;
+    if (before > 0) {
+      b = cut(p, b, before);
+      if (!b) return NULL;
+    }
+  }
+  if (!b) b = bin_search(p, bytes);
   if (!b) {
     if (pool_grow(p, bytes) != UNIC_OK) return NULL;
     b = bin_search(p, bytes);
     if (!b) return NULL;
   }
-  unic_block *rest = NULL;
-  if (b->bytes - bytes >= UNIT) {
-    rest = unic_new(sizeof *rest);
-    if (!rest) return NULL;
-  }
+  if (b->bytes - bytes >= UNIT && !cut(p, b, bytes)) return NULL;
   bin_remove(p, b);
-  if (rest) {
-    *rest = (unic_block){.prev = b, .next = b->next, .home = b->home, .pool = p, .data = b->data + bytes, .bytes = b->bytes - bytes};
-    if (rest->next) rest->next->prev = rest;
-    b->next = rest;
-    b->bytes = bytes;
-    bin_insert(p, rest);
-  }
   int64_t end = b->data + b->bytes - b->home->base;
   if (end > b->home->high) b->home->high = end;
   b->owner = owner;

@@ -32,6 +32,8 @@ void unic_memory_free(unic_memory *m);
  * lists. Zero bytes give a block too. */
 unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner);
 void unic_memory_give(unic_block *b);
+/* Blocks taken from here on will be there for long (gradients, state of optimisers) and are kept apart from the others; returns what it was. */
+bool unic_memory_lasting(bool on);
 void *unic_block_data(const unic_block *b);
 int64_t unic_block_bytes(const unic_block *b);
 

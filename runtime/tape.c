@@ -387,7 +387,9 @@ static unic_status give_leaf(walk *w, unic_tensor *leaf, unic_tensor *g) {
   }
   if (!unic_tensor_is_dense(g) || g->dtype != leaf->dtype || !owned(g)) {   /* a leaf owns its gradient, in its own dtype */
     unic_tensor *made;
+    bool was = unic_memory_lasting(true);
     unic_status status = unic_tensor_convert(g, leaf->dtype, UNIC_LAYOUT_KEEP, &made);
+    unic_memory_lasting(was);
     unic_tensor_unref(g);
     UNIC_TRY(status);
     g = made;
@@ -521,7 +523,9 @@ static unic_status op_backward(walk *w, unic_node *n) {
       direct[i] = true;
       k.accumulate[e->arg] = 1;
     } else {
+      bool was = unic_memory_lasting(e->leaf != NULL);
       status = new_like_view(n->device, &e->view, dtype, &dests[i]);
+      unic_memory_lasting(was);
       if (status == UNIC_OK && a->sparse_rows) status = unic_service_fill(dests[i], 0);
       if (a->sparse_rows) k.accumulate[e->arg] = 1;
     }

@@ -120,7 +120,10 @@ local function active(self, group, names)
       local own = self.state[p]
       if not own then
         own = {}
-        for i, name in ipairs(names) do own[i] = make.zeros_like(p):set_keep(true); own[name] = own[i] end
+        for i, name in ipairs(names) do
+          own[i] = tensor.with(core.lasting, true, make.zeros_like, p):set_keep(true)
+          own[name] = own[i]
+        end
         self.state[p] = own
       end
       for i = 1, #names do state[i][n] = own[i] end
