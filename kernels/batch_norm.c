@@ -523,7 +523,8 @@ static unic_status batch_norm_backward(const unic_kernel *k) {
     UNIC_RUN(batch_norm_join, padded, 64, &w);
     w.partial = NULL;
     if (want_residual && k->din[RESIDUAL].dtype == UNIC_F32 && !k->accumulate[RESIDUAL]) {
-      /* dresidual is g: the second pass reads it instead of the addends and the mask. */
+      /* dresidual is g: the second pass reads it instead of the addends and the mask (so that it may lie over one of them, and dx over the other;
+         in a half type it is rounded, the addends are read again and must still be there). */
       w.dy = w.dresidual;
       w.dy2.data = NULL;
       w.relu = w.masked = false;
@@ -670,7 +671,7 @@ static const unic_op op_batch_norm = {
          "eps: added to the variance under the root\n"
          "relu: negative results become 0",
   .saves = "x weight bias mean rstd mask",
-  .grads = "x weight:wide bias:wide residual",
+  .grads = "x:over weight:wide bias:wide residual:over_wide",
   .remakes = batch_norm_remakes,
   .again = "residual",
   .layouts = "x:channels_last|blocked residual:channels_last|blocked",

@@ -124,8 +124,9 @@ end
 --- @param x [N,C,H,W]
 -- @return [N,features], or [N,classes] with a classifier; then the last feature map
 function resnet.Resnet:forward(x)
-  local maps = self:maps(x)
-  local map = maps[#maps]
+  local map = self.bn1(self.conv1(x), { relu = true })   -- not by `maps`: only the last map is to be held
+  if self.maxpool then map = self.maxpool(map) end
+  for s = 1, self.stages do map = self["layer" .. s](map) end
   local pooled = ops.global_avg_pool2d(map)
   if self.fc then pooled = self.fc(pooled) end
   return pooled, map

@@ -63,7 +63,7 @@ typedef struct unic_host {
   const struct unic_plan *(*plan_hold)(const struct unic_plan *p);
   void (*plan_release)(const struct unic_plan *p);
 } unic_host;
-enum { UNIC_HOST_VERSION = 1 };
+enum { UNIC_HOST_VERSION = 2 };
 
 /* The device of a name: "cpu", "meta", "far", "far:1", "cuda" (= "cuda:0"). Opened at first use; an error sentence when it is not there. */
 unic_status unic_device_open(const char *name, unic_device **out);

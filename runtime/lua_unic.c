@@ -149,7 +149,7 @@ static void collect(unic_device *device, bool must) {
   lua_State *L = unic_door_state();
   if (!L || collecting) return;
   unic_memory_stats stats = unic_memory_read(device->memory);
-  int64_t limit = stats.settled / 16 > (INT64_C(64) << 20) ? stats.settled / 16 : INT64_C(64) << 20;
+  int64_t limit = stats.settled / 32 > (INT64_C(32) << 20) ? stats.settled / 32 : INT64_C(32) << 20;
   if (!must && (double)stats.debt <= (double)limit * collect_share) return;
   collecting = true;
   double begin = seconds();
@@ -159,7 +159,7 @@ static void collect(unic_device *device, bool must) {
   collect_cost = end - begin;
   if (!must && collect_last > 0) {
     double share = collect_cost / (end - collect_last);
-    if (share > 0.02 && collect_share < 2) collect_share *= 1.5;   /* 144 MB at most while little is alive */
+    if (share > 0.02 && collect_share < 2) collect_share *= 1.5;   /* 72 MB at most while little is alive */
     else if (share < 0.01 && collect_share > 1) collect_share = collect_share / 1.5 < 1 ? 1 : collect_share / 1.5;
   }
   collect_last = end;

@@ -46,6 +46,7 @@ struct unic_block {
   char *data;
   int64_t bytes;
   void *owner;
+  uint64_t epoch;                     /* the garbage collection before it was handed out */
   bool free;
 };
 
@@ -55,6 +56,7 @@ struct unic_memory {
   unic_memory_pool main;
   unic_memory_pool *current;   /* where blocks come from: &main or a private pool */
   unic_memory_stats stats;
+  uint64_t epoch;              /* counts garbage collections */
   bool poison;
   unic_block *all;             /* live blocks outside the arena, linked by prev/next */
 };
@@ -377,6 +379,7 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
   if (b) {
     m->stats.active += b->bytes;
     m->stats.debt += b->bytes;
+    b->epoch = m->epoch;
     m->stats.allocations++;
     m->stats.blocks++;
     if (m->stats.active > m->stats.peak) m->stats.peak = m->stats.active;
@@ -393,6 +396,7 @@ void unic_memory_give(unic_block *b) {
   unic_memory *m = p->memory;
   pthread_mutex_lock(&m->lock);
   m->stats.active -= b->bytes;
+  if (b->epoch == m->epoch) m->stats.debt -= b->bytes;
   m->stats.blocks--;
   if (bypass(m)) {
     give_alone(m, b);
@@ -429,6 +433,7 @@ void unic_memory_peak_reset(unic_memory *m) {
 void unic_memory_settle(unic_memory *m) {
   pthread_mutex_lock(&m->lock);
   m->stats.debt = 0;
+  m->epoch++;
   m->stats.settled = m->stats.active;
   pthread_mutex_unlock(&m->lock);
 }

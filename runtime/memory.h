@@ -18,7 +18,7 @@ typedef struct unic_memory_stats {
   int64_t peak;         /* largest `active` since unic_memory_peak_reset */
   int64_t cached;       /* bytes taken from the system and not handed out */
   int64_t budget;       /* what `active` may not exceed */
-  int64_t debt;         /* bytes handed out since the last garbage collection (unic_memory_settle) */
+  int64_t debt;         /* bytes handed out since the last garbage collection (unic_memory_settle) that are not back: what can be new garbage */
   int64_t settled;      /* `active` right after the last garbage collection */
   int64_t allocations;  /* number of blocks handed out since the start */
   int64_t blocks;       /* number of blocks handed out now */

@@ -291,6 +291,8 @@ static unic_status note_grad(parser *p, const char *word, size_t n, const char *
   a->grad_wide = has_flag(flags, m, "wide");
   a->write_only = has_flag(flags, m, "write_only");
   a->sparse_rows = has_flag(flags, m, "rows");
+  a->over_wide = has_flag(flags, m, "over_wide");
+  a->over = a->over_wide || has_flag(flags, m, "over");
   p->info->differentiable = true;
   return UNIC_OK;
 }

@@ -152,6 +152,8 @@ typedef struct unic_op {
   const char *saves;                     /* names of inputs, outputs and hidden outputs kept for backward: "x weight mean" */
   const char *grads;                     /* inputs that have a gradient, with flags: "x weight:wide bias:wide table:rows"
                                             wide: written in f32 even when T is bf16/f16; write_only: the kernel cannot accumulate;
+                                            over: may be written where an addend of out[0]'s gradient lies, if nobody else needs that and both have one
+                                            layout and type; the kernel reads an element before it writes it. over_wide: not in bf16 and f16
                                             rows: sparse rows (the kernel always adds into a zeroed or kept gradient) */
   /* Outputs that need not be kept for other ops' backward (remake.h): at what price output j of this call can be made again from what is saved and
      from `again`, by cpu.remake, with the bits of the forward. NULL: never. A hidden output with a price is not saved either when that price is paid. */

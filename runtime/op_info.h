@@ -25,7 +25,7 @@ typedef struct unic_arg_info {
   uint8_t type_class, layouts;
   bool is_tensor;            /* takes a slot of in[] */
   bool optional, mutated, has_default, dims_given;
-  bool saved, again, grad, grad_wide, write_only, sparse_rows;
+  bool saved, again, grad, grad_wide, write_only, sparse_rows, over, over_wide;
   int fixed;                 /* int[n] */
   int ndims;
   unic_dim_info dims[UNIC_MAX_RANK];

@@ -444,6 +444,20 @@ static unic_status view_backward(walk *w, unic_node *n, unic_tensor *dy) {
   return give_leaf(w, e->leaf, g);
 }
 
+/* An addend of out[0]'s gradient that has done its work once the kernel has read it, and where a gradient may be written instead of in new memory.
+ * `first`: the next one to look at. */
+static unic_tensor *take_over(const unic_node *n, const unic_arg_info *a, const unic_view *want, int *first) {
+  const unic_made *o = &n->outs[0];
+  if (!a->over || (a->over_wide && unic_dtype_is_half(n->type))) return NULL;
+  for (; *first < o->ngrads; ++*first) {
+    unic_tensor *t = o->grads[*first];
+    if (!owned(t) || t->dtype != want->dtype || !view_is_dense(want) || !view_layout_is(want, t)) continue;
+    ++*first;
+    return unic_tensor_ref(t);
+  }
+  return NULL;
+}
+
 static unic_status op_backward(walk *w, unic_node *n) {
   const unic_op *op = n->info->op;
   int most = op->addends > 1 ? 2 : 1;
@@ -495,7 +509,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
     views = unic_new(2 * (size_t)lists * sizeof *views);
     if (!views) status = UNIC_MEMORY;
   }
-  int at = 0;
+  int at = 0, spent = 0;
   for (int i = 0; i < n->nedges && status == UNIC_OK; i++) {
     unic_edge *e = &n->edges[i];
     const unic_arg_info *a = &n->info->args[e->arg];
@@ -522,7 +536,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
       dests[i] = unic_tensor_ref(there);
       direct[i] = true;
       k.accumulate[e->arg] = 1;
-    } else {
+    } else if (!(e->node && e->member < 0 && (dests[i] = take_over(n, a, &e->view, &spent)))) {
       bool was = unic_memory_lasting(e->leaf != NULL);
       status = new_like_view(n->device, &e->view, dtype, &dests[i]);
       unic_memory_lasting(was);
