@@ -22,7 +22,7 @@ local bert = {}
 local SIZE, SHARE = { "integer", least = 1 }, { "number", least = 0, most = 1 }
 local KNOWN = {
   vocab = SIZE, width = SIZE, depth = SIZE, heads = SIZE, hidden = SIZE, positions = SIZE, types = SIZE, dropout = SHARE, attention_dropout = SHARE,
-  eps = "number", padding = { "integer", least = -1 }, pooler = "boolean", checkpoint = "boolean",
+  eps = "number", padding = { "integer", least = -1 }, pooler = "boolean",
 }
 local DEFAULT = {
   width = 768, depth = 12, heads = 12, hidden = 3072, positions = 512, types = 2, dropout = 0.1, attention_dropout = 0.1, eps = 1e-12, padding = 0,
@@ -32,7 +32,7 @@ bert.Bert = nn.class "BertModel"
 
 --- @param options `vocab` (its number of tokens, required), `width` (768), `depth` (12), `heads` (12), `hidden` (3072), `positions` (512), `types` (2),
 -- `dropout` (0.1), `attention_dropout` (0.1), `eps` (1e-12), `padding` (0, the id of [PAD]; -1: none), `pooler` (false; a projection of the class
--- token through tanh, as in models made for next-sentence prediction), `checkpoint` (layers are computed again in the backward: `unic.checkpoint`)
+-- token through tanh, as in models made for next-sentence prediction)
 function bert.Bert:init(options)
   local o = {}
   for key, value in pairs(arguments.options("bert", options, KNOWN)) do o[key] = value end
@@ -168,7 +168,7 @@ local MASKED = { BertForMaskedLM = true, BertForPreTraining = true, CXRBertModel
 
 --- The model that a config.json describes, with fresh weights.
 -- @param config its decoded fields; those that are missing have BERT-base's values, as in Hugging Face's library
--- @param overrides options of bert.Bert that count instead (`dropout`, `pooler`, `checkpoint`, ...), and `head`: "mlm" or "none" (by `architectures`:
+-- @param overrides options of bert.Bert that count instead (`dropout`, `pooler`, ...), and `head`: "mlm" or "none" (by `architectures`:
 -- a model with a head for masked tokens has it)
 -- @return a bert.BertForMaskedLM, or a bert.Bert
 function bert.from_config(config, overrides)

@@ -3,7 +3,6 @@
 -- @module unic.models.bert_layers
 local nn = require "unic.nn"
 local core = require "unic.core"
-local recompute = require "unic.recompute"
 local make = require("unic.tensor").exports
 local ops = core.ops.call
 
@@ -89,13 +88,13 @@ end
 
 local Encoder = nn.class "BertEncoder"
 function Encoder:init(o)
-  self.layer, self.checkpoint = nn.List(), o.checkpoint
+  self.layer = nn.List()
   for _ = 1, o.depth do self.layer:append(Layer(o)) end
 end
 -- `states`: a list that gets every layer's output, or nil.
 function Encoder:forward(x, mask, states)
   for i = 1, #self.layer do
-    x = recompute.call(self.checkpoint, self.layer[i], x, mask)
+    x = self.layer[i](x, mask)
     if states then states[#states + 1] = x end
   end
   return x

@@ -34,19 +34,18 @@ local Medunic = nn.class "Medunic"
 --- @param options `vision` and `text` (names of encoders), `text_config` (the text encoder as a Hugging Face config.json says, instead of `text`),
 -- `vocab` (number of tokens), `channels` (of the pictures), `size` (their side), `dim` (512, joint space), `ctr_dim` (512), `hidden` (2048, of the
 -- projectors), `pool` ("cls" or "mean", of the text), `dropout` (of the text encoder; 0.1, or as text_config says), `position_map` (false; small
--- networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart), `checkpoint` (the encoders' blocks are
--- computed again in the backward: `unic.checkpoint`)
+-- networks: the last feature map, reduced, stands beside the pooled features, which keeps left and right apart)
 function Medunic:init(options)
   local o = arguments.options("medunic", options, {
     vision = "string", text = "string", vocab = SIZE, channels = SIZE, size = SIZE, dim = SIZE, ctr_dim = SIZE, hidden = SIZE,
     pool = { "choice", "cls", "mean" }, dropout = { "number", least = 0, most = 1 }, position_map = "boolean",
-    checkpoint = "boolean", text_config = "table",
+    text_config = "table",
   })
   arguments.check("medunic", "vision", o.vision, "string")
   if not o.text_config then arguments.check("medunic", "text", o.text, "string") end
   local is_vit = o.vision:find "^vit" ~= nil
-  self.image_encoder = pick("vision", o.vision, VISION){ channels = o.channels, size = is_vit and o.size or nil, checkpoint = o.checkpoint }
-  local bert_options = { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout, checkpoint = o.checkpoint }
+  self.image_encoder = pick("vision", o.vision, VISION){ channels = o.channels, size = is_vit and o.size or nil }
+  local bert_options = { vocab = o.vocab, dropout = o.dropout, attention_dropout = o.dropout }
   if o.text_config then
     bert_options.head = "none"
     self.text_encoder = bert.from_config(o.text_config, bert_options)
@@ -87,7 +86,6 @@ function Medunic.from_options(opt, vocab, text_config)
     vision = opt.vision, text = opt.text, vocab = text_config and text_config.vocab_size or vocab, channels = pictures.channels,
     size = pictures.size, dim = opt.dim, ctr_dim = opt.ctr_dim,
     hidden = opt.hidden, pool = opt.pool, dropout = not text_config and opt.dropout or nil, text_config = text_config, position_map = opt.map and opt.vision == "resnet_small",
-    checkpoint = opt.recompute,
   }
 end
 

@@ -64,9 +64,9 @@ resnet.Resnet = nn.class "Resnet"
 -- @param block resnet.BasicBlock or resnet.Bottleneck
 -- @param depths blocks per stage, {3, 4, 6, 3}
 -- @param options `channels` (3, of the picture), `width` (64, of the first stage), `classes` (none: features), `stem` (7: the 7x7 stem with its
--- max-pool; 5: a 5x5 convolution with stride 2 alone, for small pictures), `checkpoint` (blocks are computed again in the backward: `unic.checkpoint`)
+-- max-pool; 5: a 5x5 convolution with stride 2 alone, for small pictures)
 function resnet.Resnet:init(block, depths, options)
-  options = arguments.options("resnet", options, { channels = SIZE, width = SIZE, classes = SIZE, stem = SIZE, checkpoint = "boolean" })
+  options = arguments.options("resnet", options, { channels = SIZE, width = SIZE, classes = SIZE, stem = SIZE })
   local width = options.width or 64
   local stem = options.stem or 7
   self.conv1, self.bn1 = conv(options.channels or 3, width, stem, 2), nn.BatchNorm2d(width)
@@ -79,7 +79,6 @@ function resnet.Resnet:init(block, depths, options)
       stage:append(block(from, inner, (b == 1 and s > 1) and 2 or 1))
       from = inner * block.expansion
     end
-    stage.checkpoint = options.checkpoint
     self["layer" .. s] = stage
   end
   self.features = from
@@ -142,9 +141,9 @@ end
 
 --- The network of the built-in set: 16-32-64-128, one basic block a stage, 5x5 stem with stride 2; [N,128] and a map of 1/16 of the side.
 function resnet.resnet_small(options)
-  options = arguments.options("resnet_small", options, { channels = SIZE, classes = SIZE, width = SIZE, checkpoint = "boolean" })
+  options = arguments.options("resnet_small", options, { channels = SIZE, classes = SIZE, width = SIZE })
   return resnet.Resnet(resnet.BasicBlock, { 1, 1, 1, 1 }, {
-    channels = options.channels or 1, width = options.width or 16, classes = options.classes, stem = 5, checkpoint = options.checkpoint,
+    channels = options.channels or 1, width = options.width or 16, classes = options.classes, stem = 5,
   })
 end
 

@@ -9,7 +9,6 @@ local arguments = require "unic.arguments"
 local nn = require "unic.nn"
 local tensor = require "unic.tensor"
 local core = require "unic.core"
-local recompute = require "unic.recompute"
 local ops = core.ops.call
 local make = tensor.exports
 
@@ -95,15 +94,14 @@ end
 vit.Vit = nn.class "Vit"
 
 --- @param options `size` (224; a number or {rows, columns}), `patch` (16), `channels` (3), `width` (768), `depth` (12), `heads` (12), `mlp` (4, the hidden
--- layer is that much wider), `classes` (none: features), `dropout` (0), `drop_path` (0; rises linearly over depth to this), `checkpoint` (blocks are computed
--- again in the backward: `unic.checkpoint`)
+-- layer is that much wider), `classes` (none: features), `dropout` (0), `drop_path` (0; rises linearly over depth to this)
 function vit.Vit:init(options)
   options = arguments.options("vit", options, {
     size = SIDES, patch = SIZE, channels = SIZE, width = SIZE, depth = SIZE, heads = SIZE, mlp = "number", classes = SIZE, dropout = SHARE,
-    drop_path = SHARE, checkpoint = "boolean",
+    drop_path = SHARE,
   })
   local size, patch, width, depth = options.size or 224, options.patch or 16, options.width or 768, options.depth or 12
-  self.features, self.size, self.patch, self.grid, self.checkpoint = width, size, patch, grid_of(size, patch), options.checkpoint
+  self.features, self.size, self.patch, self.grid = width, size, patch, grid_of(size, patch)
   self.cls_token = nn.Parameter(ops.normal_(make.empty(1, 1, width), 0, 0.02))
   self.pos_embed = nn.Parameter(ops.normal_(make.empty(1, self.grid[1] * self.grid[2] + 1, width), 0, 0.02))
   self.patch_embed = PatchEmbed(options.channels or 3, width, patch)
@@ -133,7 +131,7 @@ end
 -- @return [N,tokens + 1,width]; the class token comes first
 function vit.Vit:tokens(x)
   local sum, branch = embed(self, x), nil
-  for i = 1, #self.blocks do sum, branch = recompute.call(self.checkpoint, self.blocks[i], sum, branch) end
+  for i = 1, #self.blocks do sum, branch = self.blocks[i](sum, branch) end
   return (self.norm:add(branch, sum, self.blocks[#self.blocks].dropout))
 end
 
@@ -152,7 +150,7 @@ function vit.Vit:states(x, options)
   local sum, branch, states = embed(self, x), nil, {}
   for i = 1, options.blocks and last or #self.blocks do
     local block = self.blocks[i]
-    sum, branch = recompute.call(self.checkpoint, block, sum, branch)
+    sum, branch = block(sum, branch)
     if not options.blocks or wanted[i] then
       if self.training and block.dropout > 0 then branch = ops.dropout(branch, block.dropout) end
       sum, branch = ops.add(sum, branch), nil   -- the next block goes on from here: its branch is in

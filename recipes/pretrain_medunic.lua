@@ -59,7 +59,6 @@ local opt = unic.options {
   { "ctr_weight", 0.05, "weight of CTR" },
   { "ctr", "tf+tt", "terms of CTR", choices = { "tf+tt", "tf", "tt" } },
   { "dropout", 0.03, "of the text encoder" },
-  { "recompute", false, "compute the encoders' blocks again in the backward instead of keeping their activations: less memory, more time" },
   { "freeze", 0, "embeddings and the first so many text layers stay as they are", kind = "integer", least = 0 },
   { "augment", "gentle", "gentle (small turns and shifts on view 2), paper (crops; rotation, affine, contrast on view 2)", choices = { "gentle", "paper" } },
   { "sample", true, "built-in set: train on random parts of the reports" },

@@ -43,7 +43,6 @@ local opt = unic.options {
   { "most", 77, "tokens of a report that are asked for", kind = "integer", least = 1 },
   { "dropout", nil, "default: as --init was trained, else 0.05 for bert_small and 0.1 for bert_base", kind = "number", least = 0, most = 1 },
   { "freeze", 0, "embeddings and the first so many layers stay as they are", kind = "integer", least = 0 },
-  { "recompute", false, "compute the layers again in the backward instead of keeping their activations: less memory, more time" },
   { "sample", false, "built-in set: train on random parts of the reports" },
   { "max_length", 128, "tokens of a report", kind = "integer", least = 4 },
   { "out", nil, "folder for the trained model (default: huggingface in the run folder)", kind = "string", shown = "DIR" },
@@ -67,7 +66,6 @@ run:vocabulary(tokenizer)
 local dropout = opt.dropout or not opt.init and opt.text == "bert_small" and 0.05 or nil   -- 0.1 is much for two layers
 local model = text_weights.model(source, {
   config = run.resumed and not source and bert.read_config(run.dir .. "/text_config.json") or nil, text = opt.text, head = "mlm", dropout = dropout,
-  checkpoint = opt.recompute,
 }, tokenizer)
 if run.dir then bert.write_config(run.dir .. "/text_config.json", model) end
 model:freeze(opt.freeze)

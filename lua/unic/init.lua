@@ -140,6 +140,17 @@ function unic.checkpoint(fn, ...)
   return core.tensor.checkpoint(fn, ...)
 end
 
+--- Run fn so that the backward of what it computes makes products again too, where that frees memory at a good price: the projections of a transformer, its
+-- attention, the early convolutions of a ResNet. What is cheap to make again (norms, activations, dropout) is never kept, with it or without. Gradients
+-- are those without it, to the bit. A run's `--memory low` does this for all of it.
+-- @param fn a function
+-- @param ... its arguments
+-- @return what fn returns
+function unic.low_memory(fn, ...)
+  arguments.check("low_memory", "fn", fn, "callable")
+  return tensor.with(core.low_memory, true, fn, ...)
+end
+
 --- Gradients of a loss with respect to some tensors, without touching anyone's `.grad`.
 -- @param loss a tensor of one element (or any shape, with options.gradient)
 -- @param inputs a list of tensors

@@ -32,6 +32,7 @@ local COMMON = {
   { "seed", 1, "of all random numbers", kind = "integer", least = 0 },
   { "device", nil, "cpu, cuda, cuda:1, ... (default: UNIC_DEVICE, else cpu)", kind = "string" },
   { "dtype", "f32", "type of matrix products and convolutions", choices = { "f32", "bf16", "f16" } },
+  { "memory", "full", "what is kept for the backward: what is not cheap to make again (full), or little, in more time (low)", choices = { "full", "low" } },
   { "threads", 0, "threads that compute; 0 = UNIC_THREADS, else all cores", kind = "integer", least = 0 },
   { "workers", nil, "threads that read the data (default: the data set's choice)", kind = "integer", least = 0 },
   { "anomaly", false, "stop at the first NaN or infinity and name the op, the module and the line (slow)" },

@@ -42,7 +42,7 @@ for name, method in pairs(outputs) do Run[name] = method end
 
 -- A resumed run may have other values of these: they change where and how fast, not what is computed (threads and device change the last
 -- bits; the log says so).
-local MAY_DIFFER = { run = true, resume = true, threads = true, workers = true, eval_every = true, save_every = true, log_every = true, device = true,
+local MAY_DIFFER = { run = true, resume = true, memory = true, threads = true, workers = true, eval_every = true, save_every = true, log_every = true, device = true,
   dry = true }
 -- Never taken over from the run that is resumed.
 local OWN = { run = true, resume = true, dry = true }
@@ -167,6 +167,7 @@ function run.new(name, opt, extra)
     if rawget(opt, field) ~= nil then arguments.check("run", field, opt[field], kind) end
   end
   if opt.threads and opt.threads > 0 then core.threads(opt.threads) end
+  core.low_memory(opt.memory == "low")
   if opt.anomaly then require("unic.anomaly").anomaly(true) end
   if opt.device then core.device_default(opt.device) end
   self.device = core.device_default()

@@ -105,10 +105,11 @@ describe("bert", function()
     assert.raises_at(nil, "argument 'count': the string \"some\", expected a number of layers of 0 or more, or \"all\"", function() model:freeze "some" end)
   end)
 
-  it("recomputed layers give the same loss and gradients", function()
-    local plain, again = bert.BertForMaskedLM(options()), bert.BertForMaskedLM(options { checkpoint = true })
+  it("has the same gradients in low memory", function()
+    local plain, again = bert.BertForMaskedLM(options()), bert.BertForMaskedLM(options())
     again:load_state_dict(plain:state_dict())
-    for _, model in ipairs { plain, again } do model:loss(ids, mask, labels):backward() end
+    plain:loss(ids, mask, labels):backward()
+    unic.low_memory(function() return again:loss(ids, mask, labels) end):backward()
     local grads = {}
     for _, p in ipairs(plain:named_parameters()) do grads[p.name] = p.value.grad end
     for _, p in ipairs(again:named_parameters()) do assert.same_bits(grads[p.name], p.value.grad) end

@@ -4,7 +4,6 @@ local arguments = require "unic.arguments"
 local core = require "unic.core"
 local tensor = require "unic.tensor"
 local module = require "unic.nn.module"
-local recompute = require "unic.recompute"
 
 local ops = core.ops.call
 local make = tensor.exports
@@ -218,14 +217,13 @@ end
 
 -- ---------------------------------------------------------------- containers
 
---- Modules (or plain functions) run one after the other. With the field `checkpoint = true` each is computed again in the backward
--- (`unic.checkpoint`).
+--- Modules (or plain functions) run one after the other.
 layers.Sequential = module.class "Sequential"
 function layers.Sequential:init(...)
   for i = 1, select("#", ...) do self[i] = check("nn.Sequential", i, (select(i, ...)), MODULE) end
 end
 function layers.Sequential:forward(x)
-  for i = 1, #self do x = recompute.call(self.checkpoint, self[i], x) end
+  for i = 1, #self do x = self[i](x) end
   return x
 end
 --- Put one more module at the end.
