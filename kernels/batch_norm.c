@@ -22,13 +22,17 @@ enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRAINING, MOMENTUM,
 enum { Y, MEAN, RSTD, MASK };
 
 /* Rows of a group (and bits of a mask's byte); groups of a tile in blocked memory, where rows are short; floats of a tile. */
-enum { ROWS = 8, SPAN = 8, TILE = ROWS * UNIC_CHANNELS, PAD = UNIC_CHANNELS_PAD };
+enum { ROWS = 8, SPAN = 8, TALL = 4, TILE = TALL * ROWS * UNIC_CHANNELS, PAD = UNIC_CHANNELS_PAD };
 
 struct work {
   int64_t channels, padded;          /* C, and C rounded up to PAD */
   int64_t pixels, groups;            /* rows of a plane; groups of up to ROWS rows in it */
   int64_t all, chunk;                /* groups altogether and per chunk */
   int64_t width, span;               /* channels and groups of a tile */
+  int64_t from, to;                  /* channels of this pass */
+  bool back;                         /* the last rows first: those that the pass before has left in the cache */
+  bool low;                          /* memory is bf16 */
+  bool past;                         /* y or dx is written past the caches */
   int64_t pitch;                     /* between the rows of a tile in a buffer */
   bool rows_first;                   /* order inside a chunk: all tiles of a row before the next row (channels-last), or the other way round */
   bool relu, masked, accumulate, accumulate_residual;
@@ -46,37 +50,52 @@ struct work {
 
 #if UNIC_LOOPS
 
+#define INLINE static inline __attribute__((always_inline))
+
 struct tile { int64_t plane, pixel, channel, group; int rows, width; };
-struct rows { const float *p; int64_t stride; };
+struct rows { const void *p; int64_t stride; };
 typedef float tile_buffer[TILE];
 
-static inline int64_t where(const unic_place *a, const struct tile *t) { return unic_place_at(a, t->plane, t->pixel, t->channel); }
+INLINE int64_t where(const unic_place *a, const struct tile *t) { return unic_place_at(a, t->plane, t->pixel, t->channel); }
 
-/* A tile as rows of whole vectors of floats: in place, or converted and padded with zeros into the buffer. */
-static inline struct rows tile_load(const struct work *w, const unic_place *a, const struct tile *t, float *restrict buffer) {
+/* A tile as rows of whole vectors: in place (bf16 where `low` says so when compiled, f32 otherwise), or converted to f32 and padded with zeros
+ * into the buffer. */
+INLINE struct rows tile_load(const struct work *w, const unic_place *a, const struct tile *t, float *restrict buffer, bool low) {
   int64_t at = where(a, t);
+  if (low) return (struct rows){(const uint16_t *)a->data + at, a->pixel};
   if (a->dtype == UNIC_F32 && t->width % LANES == 0) return (struct rows){(const float *)a->data + at, a->pixel};
   for (int r = 0; r < t->rows; r++) unic_channels_load(a, at + r * a->pixel, t->width, buffer + r * w->pitch);
   return (struct rows){buffer, w->pitch};
 }
 
-/* Where to write a tile that tile_store will bring to its place. */
-static inline struct rows tile_place(const struct work *w, const unic_place *a, const struct tile *t, float *buffer, bool accumulate) {
+/* Where to write a tile that tile_store will bring to its place. `low` never comes with accumulation. */
+INLINE struct rows tile_place(const struct work *w, const unic_place *a, const struct tile *t, float *buffer, bool accumulate, bool low) {
+  if (low) return (struct rows){(const uint16_t *)a->data + where(a, t), a->pixel};
   if (a->dtype == UNIC_F32 && t->width % LANES == 0 && !accumulate) return (struct rows){(const float *)a->data + where(a, t), a->pixel};
   return (struct rows){buffer, w->pitch};
 }
-static inline void tile_store(const struct work *w, const unic_place *a, const struct tile *t, const float *buffer, struct rows from, bool accumulate) {
+INLINE void tile_store(const struct work *w, const unic_place *a, const struct tile *t, const float *buffer, struct rows from, bool accumulate) {
   if (from.p != buffer) return;
   int64_t at = where(a, t);
   for (int r = 0; r < t->rows; r++) unic_row_put(a->data, a->dtype, at + r * a->pixel, t->width, buffer + r * w->pitch, accumulate);
 }
 
+INLINE vf row_get(struct rows x, int r, int c, bool low) {
+  int64_t at = r * x.stride + c;
+  return low ? vf_of_bf16((const uint16_t *)x.p + at) : vf_load((const float *)x.p + at);
+}
+INLINE void row_set(struct rows x, int r, int c, vf v, bool low) {
+  int64_t at = r * x.stride + c;
+  if (low) vf_store_bf16((uint16_t *)(uintptr_t)x.p + at, v);
+  else vf_store((float *)(uintptr_t)x.p + at, v);
+}
+
 /* Per-channel results of a vector. A block may be narrower than a vector; the next block's channels are not this tile's to write. */
-static inline void channels_put(const struct work *w, const struct tile *t, float *p, int c, vf v) {
+INLINE void channels_put(const struct work *w, const struct tile *t, float *p, int c, vf v) {
   if (t->width - c >= LANES || w->rows_first) vf_store(p + c, v);
   else for (int l = 0; l < t->width - c; l++) p[c + l] = v[l];
 }
-static inline void bits_put(const struct work *w, const struct tile *t, int64_t group, int c, vi v) {
+INLINE void bits_put(const struct work *w, const struct tile *t, int64_t group, int c, vi v) {
   uint8_t *p = w->mask + group * w->padded + t->channel + c;
   if (t->width - c >= LANES || w->rows_first) vi_store_bytes(p, v);
   else for (int l = 0; l < t->width - c; l++) p[l] = (uint8_t)v[l];
@@ -84,27 +103,29 @@ static inline void bits_put(const struct work *w, const struct tile *t, int64_t 
 
 typedef void visitor(const struct work *w, const struct tile *t, float *partial, bool first);
 
-/* Every tile of the groups begin .. end-1. */
-static inline __attribute__((always_inline)) void each_tile(const struct work *w, int64_t begin, int64_t end, visitor *visit) {
+/* Every tile of the groups begin .. end-1 and the channels of this pass. */
+INLINE void each_tile(const struct work *w, int64_t begin, int64_t end, visitor *visit) {
+  if (w->back) {   /* only passes without partial results */
+    int64_t mirrored = w->all - end;
+    end = w->all - begin;
+    begin = mirrored;
+  }
   float *partial = w->partial ? w->partial + begin / w->chunk * 2 * w->padded : NULL;
-  int64_t tiles = (w->channels + w->width - 1) / w->width;
+  int64_t tiles = (w->to - w->from + w->width - 1) / w->width;
   for (int64_t g = begin; g < end;) {
     int64_t plane = g / w->groups, last = (plane + 1) * w->groups, n = (last < end ? last : end) - g, steps = (n + w->span - 1) / w->span;
     for (int64_t i = 0; i < steps * tiles; i++) {
-      int64_t step = w->rows_first ? i / tiles : i % steps, channel = (w->rows_first ? i % tiles : i / steps) * w->width;
+      int64_t step = w->rows_first ? i / tiles : i % steps, channel = w->from + (w->rows_first ? i % tiles : i / steps) * w->width;
       int64_t group = g + step * w->span, stop = group + w->span < g + n ? group + w->span : g + n;
       struct tile t = {.plane = plane, .pixel = (group - plane * w->groups) * ROWS, .channel = channel, .group = group};
       int64_t rows = (stop - group) * ROWS;
       t.rows = (int)(w->pixels - t.pixel < rows ? w->pixels - t.pixel : rows);
-      t.width = (int)(w->channels - channel < w->width ? w->channels - channel : w->width);
+      t.width = (int)(w->to - channel < w->width ? w->to - channel : w->width);
       visit(w, &t, partial, group == begin);
     }
     g += n;
   }
 }
-
-/* The rows of a tile, group by group: `full` groups have a known size and are unrolled. */
-#define EACH_GROUP(q, n) for (int q = 0, n = full ? ROWS : t->rows < ROWS ? t->rows : ROWS; q < t->rows; q += ROWS, n = full || t->rows - q >= ROWS ? ROWS : t->rows - q)
 
 /* Rows in the groups begin .. end-1. */
 static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) {
@@ -112,34 +133,101 @@ static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) 
   return (last * w->pixels + (end - last * w->groups) * ROWS) - (first * w->pixels + (begin - first * w->groups) * ROWS);
 }
 
-/* Forward: mean and sum of squares about it of the chunk so far, joined with those of the tile, which are taken in two passes over L1. */
-static inline __attribute__((always_inline)) void moments(const struct work *w, const struct tile *t, float *partial, bool first, bool full) {
-  tile_buffer buffer;
-  struct rows x = tile_load(w, &w->x, t, buffer);
-  float *mean = partial + t->channel, *m2 = mean + w->padded, rows = (float)t->rows, one = 1.0f / rows;
-  float before = first ? 0 : (float)rows_of(w, t->group / w->chunk * w->chunk, t->group), part = rows / (before + rows), cross = before * part;
-  for (int c = 0; c < t->width; c += LANES) {
-    vf sum = {0}, squares = {0};
-    EACH_GROUP(q, n)
-      for (int r = q; r < q + n; r++) sum += vf_load(x.p + r * x.stride + c);
-    sum *= one;
-    EACH_GROUP(q, n)
-      for (int r = q; r < q + n; r++) {
-        vf d = vf_load(x.p + r * x.stride + c) - sum;
-        squares += d * d;
-      }
-    if (!first) {
-      vf so_far = vf_load(mean + c), d = sum - so_far;
-      sum = so_far + d * part;
-      squares += vf_load(m2 + c) + d * d * cross;
-    }
-    channels_put(w, t, mean, c, sum);
-    channels_put(w, t, m2, c, squares);
+/* Loops over the vectors of a tile go by strips of K side by side: four in channels-last memory, so that rows are read in whole cache lines and sums
+ * do not wait for each other; one in a block of channels. Everything is unrolled over k, which is a constant. */
+enum { STRIP = 4 };
+#define EACH(k) _Pragma("GCC unroll 4") for (int k = 0; k < K; k++)
+
+/* `strip` for the columns of a tile. */
+#define EACH_STRIP(t, strip, ...) \
+  do { \
+    int c_ = 0; \
+    for (; c_ + STRIP * LANES <= (t)->width; c_ += STRIP * LANES) strip(STRIP, c_, __VA_ARGS__); \
+    for (; c_ < (t)->width; c_ += LANES) strip(1, c_, __VA_ARGS__); \
+  } while (0)
+
+/* Rows q + r of a tile, eight at a time as a mask's byte holds them; unrolled where that is what lets them overlap. */
+#define EACH_GROUP(t, BEFORE, AFTER, ...) \
+  for (int q = 0; q < (t)->rows; q += ROWS) { \
+    BEFORE; \
+    if (K == 1 && q + ROWS <= (t)->rows) { \
+      _Pragma("GCC unroll 8") \
+      for (int r = 0; r < ROWS; r++) { __VA_ARGS__ } \
+    } else { \
+      for (int r = 0, n = (t)->rows - q < ROWS ? (t)->rows - q : ROWS; r < n; r++) { __VA_ARGS__ } \
+    } \
+    AFTER; \
+  }
+
+/* K vectors into a row. past: past the caches, for what is too large to be found in them; in whole cache lines, so bf16 goes by pairs. */
+INLINE void strip_set(const int K, struct rows x, int r, int c, const vf *v, bool low, bool past) {
+  int64_t at = r * x.stride + c;
+  if (past && low && K == STRIP) {
+    vf_store_past_bf16((uint16_t *)(uintptr_t)x.p + at, v[0], v[1]);
+    vf_store_past_bf16((uint16_t *)(uintptr_t)x.p + at + 2 * LANES, v[2], v[3]);
+  } else if (past && !low) {
+    EACH(k) vf_store_past((float *)(uintptr_t)x.p + at + k * LANES, v[k]);
+  } else {
+    EACH(k) row_set(x, r, c + k * LANES, v[k], low);
   }
 }
 
-static inline __attribute__((always_inline)) void visit_moments(const struct work *w, const struct tile *t, float *partial, bool first) {
-  if (t->rows % ROWS == 0) moments(w, t, partial, first, true);
+/* Forward: mean and sum of squares about it of the chunk so far, joined with those of the tile. The first tile is gone over twice, in L1; the others
+ * once, with sums of x less the mean so far: what that rounds is small beside what the distance of the two means itself adds to the sum of squares. */
+INLINE void moments_strip(const int K, int c, const struct work *w, const struct tile *t, struct rows x, float *mean, float *m2, float one, float part, float cross, bool first, bool low) {
+  vf from[STRIP], sum[STRIP], squares[STRIP], odd = {0}, odd_squares = {0};
+  EACH(k) from[k] = first ? (vf){0} : vf_load(mean + c + k * LANES);
+  for (int pass = first ? 0 : 1; pass < 2; pass++) {
+    EACH(k) sum[k] = squares[k] = (vf){0};
+    odd = odd_squares = (vf){0};
+    int r = 0;
+    if (K == 1)   /* a lone sum would wait for its own additions */
+      for (; r + 4 <= t->rows; r += 4) {
+        vf d0 = row_get(x, r, c, low) - from[0], d1 = row_get(x, r + 1, c, low) - from[0], d2 = row_get(x, r + 2, c, low) - from[0], d3 = row_get(x, r + 3, c, low) - from[0];
+        sum[0] += d0 + d2;
+        odd += d1 + d3;
+        squares[0] += d0 * d0;
+        odd_squares += d1 * d1;
+        squares[0] += d2 * d2;
+        odd_squares += d3 * d3;
+      }
+    for (; r < t->rows; r++)
+      EACH(k) {
+        vf d = row_get(x, r, c + k * LANES, low) - from[k];
+        sum[k] += d;
+        squares[k] += d * d;
+      }
+    if (K == 1) {
+      sum[0] += odd;
+      squares[0] += odd_squares;
+    }
+    if (pass == 0) EACH(k) from[k] = sum[k] * one;
+  }
+  EACH(k) {
+    int at = c + k * LANES;
+    vf d = sum[k] * one;
+    squares[k] -= sum[k] * d;
+    if (first) {
+      sum[k] = from[k] + d;
+    } else {
+      sum[k] = from[k] + d * part;
+      squares[k] = vf_load(m2 + at) + squares[k] + d * d * cross;
+    }
+    channels_put(w, t, mean, at, sum[k]);
+    channels_put(w, t, m2, at, squares[k]);
+  }
+}
+
+INLINE void moments(const struct work *w, const struct tile *t, float *partial, bool first, bool low) {
+  tile_buffer buffer;
+  struct rows x = tile_load(w, &w->x, t, buffer, low);
+  float *mean = partial + t->channel, *m2 = mean + w->padded, rows = (float)t->rows;
+  float before = first ? 0 : (float)rows_of(w, t->group / w->chunk * w->chunk, t->group), part = rows / (before + rows), cross = before * part;
+  EACH_STRIP(t, moments_strip, w, t, x, mean, m2, 1.0f / rows, part, cross, first, low);
+}
+
+INLINE void visit_moments(const struct work *w, const struct tile *t, float *partial, bool first) {
+  if (w->low && t->width % LANES == 0) moments(w, t, partial, first, true);
   else moments(w, t, partial, first, false);
 }
 
@@ -149,95 +237,128 @@ UNIC_LOOP(batch_norm_moments) {
 }
 
 /* y, and the mask where backward needs one. NaN passes the ReLU, as everywhere. */
-static inline __attribute__((always_inline)) void normalise(const struct work *w, const struct tile *t, bool full, bool residual, bool relu, bool masked) {
-  tile_buffer x_buffer, residual_buffer, y_buffer;
-  struct rows x = tile_load(w, &w->x, t, x_buffer), e = {0}, y = tile_place(w, &w->y, t, y_buffer, false);
-  if (residual) e = tile_load(w, &w->residual, t, residual_buffer);
-  float *to = (float *)(uintptr_t)y.p;
-  const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
-  for (int c = 0; c < t->width; c += LANES) {
-    vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c);
-    EACH_GROUP(q, n) {
-      vi bits = {0};
-      for (int r = 0; r < n; r++) {
-        vf z = (vf_load(x.p + (q + r) * x.stride + c) - m) * s + b;
-        if (residual) z += vf_load(e.p + (q + r) * e.stride + c);
-        if (relu) {
-          vi open = ~(z <= 0);
-          z = vf_keep(open, z);
-          if (masked) bits |= open & (1 << r);
-        }
-        vf_store(to + (q + r) * y.stride + c, z);
-      }
-      if (masked) bits_put(w, t, t->group + q / ROWS, c, bits);
-    }
+INLINE void normalise_strip(const int K, int c, const struct work *w, const struct tile *t, struct rows x, struct rows e, struct rows y, bool residual, bool relu, bool masked, bool low, bool past) {
+  vf m[STRIP], s[STRIP], b[STRIP];
+  vi bits[STRIP];
+  EACH(k) {
+    m[k] = vf_load(w->mean + t->channel + c + k * LANES);
+    s[k] = vf_load(w->scale + t->channel + c + k * LANES);
+    b[k] = vf_load(w->bias + t->channel + c + k * LANES);
   }
-  tile_store(w, &w->y, t, y_buffer, y, false);
+  EACH_GROUP(t, EACH(k) bits[k] = (vi){0}, if (masked) EACH(k) bits_put(w, t, t->group + q / ROWS, c + k * LANES, bits[k]),
+    vf v[STRIP];
+    EACH(k) {
+      vf z = (row_get(x, q + r, c + k * LANES, low) - m[k]) * s[k] + b[k];
+      if (residual) z += row_get(e, q + r, c + k * LANES, low);
+      if (masked) vi_set_bit(&bits[k], z, r);
+      v[k] = relu ? vf_relu(z, z) : z;
+    }
+    strip_set(K, y, q + r, c, v, low, past);)
 }
 
-static inline __attribute__((always_inline)) void visit_normalise(const struct work *w, const struct tile *t, float *partial, bool first) {
+INLINE void normalise(const struct work *w, const struct tile *t, bool residual, bool relu, bool masked, bool low, bool past) {
+  tile_buffer x_buffer, residual_buffer, y_buffer;
+  struct rows x = tile_load(w, &w->x, t, x_buffer, low), e = {0}, y = tile_place(w, &w->y, t, y_buffer, false, low);
+  if (residual) e = tile_load(w, &w->residual, t, residual_buffer, low);
+  EACH_STRIP(t, normalise_strip, w, t, x, e, y, residual, relu, masked, low, past);
+  if (!low) tile_store(w, &w->y, t, y_buffer, y, false);
+}
+
+INLINE void choose_normalise(const struct work *w, const struct tile *t, bool low, bool past) {
   bool residual = w->residual.data != NULL;
-  if (t->rows % ROWS) normalise(w, t, false, residual, w->relu, w->masked);
-  else if (!residual && !w->relu) normalise(w, t, true, false, false, false);
-  else if (!residual) normalise(w, t, true, false, true, false);
-  else if (!w->relu) normalise(w, t, true, true, false, false);
-  else if (!w->masked) normalise(w, t, true, true, true, false);
-  else normalise(w, t, true, true, true, true);
+  if (!residual && !w->relu) normalise(w, t, false, false, false, low, past);
+  else if (!residual) normalise(w, t, false, true, false, low, past);
+  else if (!w->relu) normalise(w, t, true, false, false, low, past);
+  else if (!w->masked) normalise(w, t, true, true, false, low, past);
+  else normalise(w, t, true, true, true, low, past);
+}
+
+INLINE void visit_normalise(const struct work *w, const struct tile *t, float *partial, bool first) {
+  if (w->low && t->width % LANES == 0 && w->past) choose_normalise(w, t, true, true);
+  else if (w->low && t->width % LANES == 0) choose_normalise(w, t, true, false);
+  else if (w->past) choose_normalise(w, t, false, true);
+  else choose_normalise(w, t, false, false);
 }
 
 UNIC_LOOP(batch_norm_normalise) {
   const struct work *w = context;
   each_tile(w, begin, end, visit_normalise);
+  if (w->past) vf_store_past_end();
 }
 
-/* g of one vector: the addends of dy where the ReLU let through. x centred is handed in and out because both passes need it. */
-static inline __attribute__((always_inline)) vf gate(vf g, vf centred, vf s, vf b, vi bits, int r, bool relu, bool masked) {
-  if (masked) return vf_keep((bits & (1 << r)) != 0, g);
-  if (relu) return vf_keep(~(centred * s + b <= 0), g);
+/* The operands of the backward's two passes over a tile. */
+struct slopes { struct rows x, dy, dy2, out; };
+
+/* g of one vector: the addends of dy where the ReLU let through. x centred is handed in because both passes need it. */
+INLINE vf gate(vf g, vf centred, vf s, vf b, vi bits, int r, bool relu, bool masked) {
+  if (masked) return vf_keep_bit(bits, r, g);
+  if (relu) return vf_relu(centred * s + b, g);
   return g;
 }
 
 /* Backward sums of g and g (x - mean); dresidual on the way. */
-static inline __attribute__((always_inline)) void gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first, bool full, bool two, bool relu, bool masked,
-                                                                bool residual) {
-  tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
-  struct rows x = tile_load(w, &w->x, t, x_buffer), dy = tile_load(w, &w->dy, t, dy_buffer), dy2 = {0}, out = {0};
-  if (two) dy2 = tile_load(w, &w->dy2, t, dy2_buffer);
-  if (residual) out = tile_place(w, &w->dresidual, t, out_buffer, w->accumulate_residual);
-  float *to = (float *)(uintptr_t)out.p, *s1 = partial + t->channel, *s2 = s1 + w->padded;
-  const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
-  for (int c = 0; c < t->width; c += LANES) {
-    vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c), a1 = {0}, a2 = {0};
-    EACH_GROUP(q, n) {
-      vi bits = {0};
-      if (masked) bits = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c);
-      for (int r = 0; r < n; r++) {
-        vf centred = vf_load(x.p + (q + r) * x.stride + c) - m, g = vf_load(dy.p + (q + r) * dy.stride + c);
-        if (two) g += vf_load(dy2.p + (q + r) * dy2.stride + c);
-        g = gate(g, centred, s, b, bits, r, relu, masked);
-        if (residual) vf_store(to + (q + r) * out.stride + c, g);
-        a1 += g;
-        a2 += g * centred;
-      }
-    }
-    if (!first) {
-      a1 += vf_load(s1 + c);
-      a2 += vf_load(s2 + c);
-    }
-    channels_put(w, t, s1, c, a1);
-    channels_put(w, t, s2, c, a2);
+INLINE void sums_strip(const int K, int c, const struct work *w, const struct tile *t, struct slopes o, float *s1, float *s2, bool first, bool two, bool relu, bool masked, bool residual, bool low) {
+  vf m[STRIP], s[STRIP], b[STRIP], a1[STRIP], a2[STRIP], odd1 = {0}, odd2 = {0};
+  vi bits[STRIP];
+  EACH(k) {
+    m[k] = vf_load(w->mean + t->channel + c + k * LANES);
+    s[k] = vf_load(w->scale + t->channel + c + k * LANES);
+    b[k] = vf_load(w->bias + t->channel + c + k * LANES);
+    a1[k] = a2[k] = (vf){0};
+    bits[k] = (vi){0};
   }
-  if (residual) tile_store(w, &w->dresidual, t, out_buffer, out, w->accumulate_residual);
+  EACH_GROUP(t, if (masked) EACH(k) bits[k] = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c + k * LANES), (void)0,
+    EACH(k) {
+      int at = c + k * LANES;
+      vf centred = row_get(o.x, q + r, at, low) - m[k], g = row_get(o.dy, q + r, at, low);
+      if (two) g += row_get(o.dy2, q + r, at, low);
+      g = gate(g, centred, s[k], b[k], bits[k], r, relu, masked);
+      if (residual) row_set(o.out, q + r, at, g, low);
+      if (K == 1 && r & 1) {
+        odd1 += g;
+        odd2 += g * centred;
+      } else {
+        a1[k] += g;
+        a2[k] += g * centred;
+      }
+    })
+  if (K == 1) {
+    a1[0] += odd1;
+    a2[0] += odd2;
+  }
+  EACH(k) {
+    int at = c + k * LANES;
+    if (!first) {
+      a1[k] += vf_load(s1 + at);
+      a2[k] += vf_load(s2 + at);
+    }
+    channels_put(w, t, s1, at, a1[k]);
+    channels_put(w, t, s2, at, a2[k]);
+  }
 }
 
-static inline __attribute__((always_inline)) void visit_gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first) {
+INLINE void gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first, bool two, bool relu, bool masked, bool residual, bool low) {
+  tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
+  struct slopes o = {tile_load(w, &w->x, t, x_buffer, low), tile_load(w, &w->dy, t, dy_buffer, low), {0}, {0}};
+  if (two) o.dy2 = tile_load(w, &w->dy2, t, dy2_buffer, low);
+  if (residual) o.out = tile_place(w, &w->dresidual, t, out_buffer, w->accumulate_residual, low);
+  float *s1 = partial + t->channel, *s2 = s1 + w->padded;
+  EACH_STRIP(t, sums_strip, w, t, o, s1, s2, first, two, relu, masked, residual, low);
+  if (residual && !low) tile_store(w, &w->dresidual, t, out_buffer, o.out, w->accumulate_residual);
+}
+
+INLINE void choose_gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first, bool low) {
   bool two = w->dy2.data != NULL, residual = w->dresidual.data != NULL;
-  if (t->rows % ROWS) gradient_sums(w, t, partial, first, false, two, w->relu, w->masked, residual);
-  else if (!w->relu && !residual && !two) gradient_sums(w, t, partial, first, true, false, false, false, false);
-  else if (w->relu && !w->masked && !two && !residual) gradient_sums(w, t, partial, first, true, false, true, false, false);
-  else if (w->masked && residual && two) gradient_sums(w, t, partial, first, true, true, true, true, true);
-  else if (w->masked && residual) gradient_sums(w, t, partial, first, true, false, true, true, true);
-  else gradient_sums(w, t, partial, first, true, two, w->relu, w->masked, residual);
+  if (!w->relu && !residual && !two) gradient_sums(w, t, partial, first, false, false, false, false, low);
+  else if (w->relu && !w->masked && !two && !residual) gradient_sums(w, t, partial, first, false, true, false, false, low);
+  else if (w->masked && residual && two) gradient_sums(w, t, partial, first, true, true, true, true, low);
+  else if (w->masked && residual) gradient_sums(w, t, partial, first, false, true, true, true, low);
+  else gradient_sums(w, t, partial, first, two, w->relu, w->masked, residual, low);
+}
+
+INLINE void visit_gradient_sums(const struct work *w, const struct tile *t, float *partial, bool first) {
+  if (w->low && t->width % LANES == 0 && !(w->dresidual.data && w->accumulate_residual)) choose_gradient_sums(w, t, partial, first, true);
+  else choose_gradient_sums(w, t, partial, first, false);
 }
 
 UNIC_LOOP(batch_norm_gradient_sums) {
@@ -245,49 +366,64 @@ UNIC_LOOP(batch_norm_gradient_sums) {
   each_tile(w, begin, end, visit_gradient_sums);
 }
 
-static inline __attribute__((always_inline)) void input_gradient(const struct work *w, const struct tile *t, bool full, bool two, bool relu, bool masked) {
-  tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
-  struct rows x = tile_load(w, &w->x, t, x_buffer), dy = tile_load(w, &w->dy, t, dy_buffer), dy2 = {0};
-  struct rows out = tile_place(w, &w->dx, t, out_buffer, w->accumulate);
-  if (two) dy2 = tile_load(w, &w->dy2, t, dy2_buffer);
-  float *to = (float *)(uintptr_t)out.p;
-  const float *mean = w->mean + t->channel, *scale = w->scale + t->channel, *bias = w->bias + t->channel;
-  const float *mean_g = w->mean_g + t->channel, *mean_gx = w->mean_gx + t->channel;
-  for (int c = 0; c < t->width; c += LANES) {
-    vf m = vf_load(mean + c), s = vf_load(scale + c), b = vf_load(bias + c), m1 = vf_load(mean_g + c), m2 = vf_load(mean_gx + c);
-    EACH_GROUP(q, n) {
-      vi bits = {0};
-      if (masked) bits = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c);
-      for (int r = 0; r < n; r++) {
-        vf centred = vf_load(x.p + (q + r) * x.stride + c) - m, g = vf_load(dy.p + (q + r) * dy.stride + c);
-        if (two) g += vf_load(dy2.p + (q + r) * dy2.stride + c);
-        g = gate(g, centred, s, b, bits, r, relu, masked);
-        vf_store(to + (q + r) * out.stride + c, (g - m1 - centred * m2) * s);
-      }
-    }
+INLINE void input_strip(const int K, int c, const struct work *w, const struct tile *t, struct slopes o, bool two, bool relu, bool masked, bool low, bool past) {
+  vf m[STRIP], s[STRIP], b[STRIP], m1[STRIP], m2[STRIP];
+  vi bits[STRIP];
+  EACH(k) {
+    int at = t->channel + c + k * LANES;
+    m[k] = vf_load(w->mean + at);
+    s[k] = vf_load(w->scale + at);
+    b[k] = vf_load(w->bias + at);
+    m1[k] = vf_load(w->mean_g + at) * s[k];
+    m2[k] = vf_load(w->mean_gx + at) * s[k];
+    bits[k] = (vi){0};
   }
-  tile_store(w, &w->dx, t, out_buffer, out, w->accumulate);
+  EACH_GROUP(t, if (masked) EACH(k) bits[k] = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c + k * LANES), (void)0,
+    vf v[STRIP];
+    EACH(k) {
+      int at = c + k * LANES;
+      vf centred = row_get(o.x, q + r, at, low) - m[k], g = row_get(o.dy, q + r, at, low);
+      if (two) g += row_get(o.dy2, q + r, at, low);
+      g = gate(g, centred, s[k], b[k], bits[k], r, relu, masked);
+      v[k] = g * s[k] - m1[k] - centred * m2[k];
+    }
+    strip_set(K, o.out, q + r, c, v, low, past);)
 }
 
-static inline __attribute__((always_inline)) void visit_input_gradient(const struct work *w, const struct tile *t, float *partial, bool first) {
+INLINE void input_gradient(const struct work *w, const struct tile *t, bool two, bool relu, bool masked, bool low, bool past) {
+  tile_buffer x_buffer, dy_buffer, dy2_buffer, out_buffer;
+  struct slopes o = {tile_load(w, &w->x, t, x_buffer, low), tile_load(w, &w->dy, t, dy_buffer, low), {0}, tile_place(w, &w->dx, t, out_buffer, w->accumulate, low)};
+  if (two) o.dy2 = tile_load(w, &w->dy2, t, dy2_buffer, low);
+  EACH_STRIP(t, input_strip, w, t, o, two, relu, masked, low, past);
+  if (!low) tile_store(w, &w->dx, t, out_buffer, o.out, w->accumulate);
+}
+
+INLINE void choose_input_gradient(const struct work *w, const struct tile *t, bool low, bool past) {
   bool two = w->dy2.data != NULL;
-  if (t->rows % ROWS) input_gradient(w, t, false, two, w->relu, w->masked);
-  else if (!w->relu && !two) input_gradient(w, t, true, false, false, false);
-  else if (w->relu && !w->masked && !two) input_gradient(w, t, true, false, true, false);
-  else if (w->masked && !two) input_gradient(w, t, true, false, true, true);
-  else input_gradient(w, t, true, two, w->relu, w->masked);
+  if (!w->relu && !two) input_gradient(w, t, false, false, false, low, past);
+  else if (w->relu && !w->masked && !two) input_gradient(w, t, false, true, false, low, past);
+  else if (w->masked && !two) input_gradient(w, t, false, true, true, low, past);
+  else input_gradient(w, t, two, w->relu, w->masked, low, past);
+}
+
+INLINE void visit_input_gradient(const struct work *w, const struct tile *t, float *partial, bool first) {
+  if (w->low && t->width % LANES == 0 && w->past) choose_input_gradient(w, t, true, true);
+  else if (w->low && t->width % LANES == 0 && !w->accumulate) choose_input_gradient(w, t, true, false);
+  else if (w->past) choose_input_gradient(w, t, false, true);
+  else choose_input_gradient(w, t, false, false);
 }
 
 UNIC_LOOP(batch_norm_input_gradient) {
   const struct work *w = context;
   each_tile(w, begin, end, visit_input_gradient);
+  if (w->past) vf_store_past_end();
 }
 
-/* Join the chunks' partial results of channels begin .. end-1 into joined[0] and joined[1]: mean and biased variance, or the two sums. */
+/* Join the chunks' partial results of this pass's channels begin .. end-1 into joined[0] and joined[1]: mean and biased variance, or the two sums. */
 UNIC_LOOP(batch_norm_join) {
   const struct work *w = context;
   double a[PAD], b[PAD];
-  for (int64_t from = begin; from < end; from += PAD) {
+  for (int64_t from = w->from + begin; from < w->from + end; from += PAD) {
     for (int i = 0; i < PAD; i++) a[i] = b[i] = 0;
     double count = 0;
     for (int64_t g = 0; g < w->all; g += w->chunk) {
@@ -381,7 +517,11 @@ static unic_status batch_norm_shape(unic_call *c) {
 /* Scratch: floats. [scale][bias][mean][mean_g][mean_gx][joined 2] of `padded` each, then the chunks' partial results. */
 enum { ARRAYS = 7 };
 
-struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width; bool blocked; };
+/* Bytes of activations that a second pass finds in the last-level cache: in blocked memory, whose blocks of channels lie apart, the two passes of
+ * the forward and of the backward are made over so many channels at a time. */
+enum { CACHED = 6 << 20, PAST = 12 << 20 };
+
+struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width, pass; bool blocked; };
 
 static void describe(const unic_kernel *k, struct plan *p) {
   const unic_view *x = &k->in[X];
@@ -394,10 +534,17 @@ static void describe(const unic_kernel *k, struct plan *p) {
   p->all = p->planes * p->groups;
   p->padded = padded_channels(channels, p->blocked);
   p->width = block ? block : unic_channels_width(x);
-  /* About 128 KB of f32 per chunk, so that a chunk's partial results are small beside it; at most 1024 rows, which f32 sums of gradients bear. */
-  p->chunk = 4096 / (channels > 0 ? channels : 1);
+  /* Channels-last about 128 KB of f32 per chunk, so that a chunk's partial results are small beside it; at most 1024 rows, which f32 sums of
+   * gradients bear. Blocked, where a chunk is a few channels' only, a number of chunks that occupies many threads. */
+  p->chunk = p->blocked ? p->all / 128 : 4096 / (channels > 0 ? channels : 1);
   p->chunk = p->chunk < 4 ? 4 : p->chunk > 128 ? 128 : p->chunk;
   p->chunks = (p->all + p->chunk - 1) / p->chunk;
+  p->pass = p->padded;
+  if (p->blocked) {
+    int64_t bytes = 4 * p->planes * p->pixels * (k->backward ? k->dout2[Y].data ? 3 : 2 : 1);
+    p->pass = CACHED / (bytes > 0 ? bytes : 1) / PAD * PAD;
+    if (p->pass < PAD) p->pass = PAD;
+  }
 }
 
 static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
@@ -415,8 +562,22 @@ static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
 
 static struct work work_of(const unic_kernel *k, const struct plan *p) {
   return (struct work){.channels = k->in[X].shape[1], .padded = p->padded, .pixels = p->pixels, .groups = p->groups, .all = p->all, .chunk = p->chunk,
-                       .width = p->width, .span = p->blocked ? SPAN : 1, .pitch = p->blocked ? PAD : UNIC_CHANNELS, .rows_first = !p->blocked, .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels),
+                       .width = p->width, .span = p->blocked ? SPAN : k->type == UNIC_F16 ? 1 : TALL, .pitch = p->blocked ? PAD : UNIC_CHANNELS, .rows_first = !p->blocked,
+                       .to = k->in[X].shape[1], .low = k->type == UNIC_BF16, .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels),
                        .rows = (double)(p->planes * p->pixels)};
+}
+
+/* Whether a result is larger than what the next op could find in a cache, and its rows are whole cache lines. */
+static bool past_caches(const unic_place *y, const struct plan *p) {
+  int64_t size = unic_dtype_size((unic_dtype)y->dtype);
+  if (!(y->dtype == UNIC_F32 ? p->blocked : y->dtype == UNIC_BF16 && !p->blocked)) return false;
+  return (uintptr_t)y->data % 64 == 0 && y->block * size % 64 == 0 && size * p->planes * y->plane > PAST;
+}
+
+/* The channels that are dealt with next, from `from` on. */
+static void channels_of_pass(struct work *w, const struct plan *p, int64_t channels, int64_t from) {
+  w->from = from;
+  w->to = from + p->pass < channels ? from + p->pass : channels;
 }
 
 static void fill(float *to, const void *from, bool present, float otherwise, int64_t n, int64_t padded) {
@@ -434,29 +595,14 @@ static unic_status batch_norm_forward(const unic_kernel *k) {
   bool training = k->arg[TRAINING].integer;
   double eps = k->arg[EPS].number, momentum = k->arg[MOMENTUM].number, unbiased = w.rows > 1 ? w.rows / (w.rows - 1) : 1;
   for (int64_t c = 0; c < 2 * padded; c++) joined[c] = 0;
-  if (training && k->in[X].numel > 0) {
-    w.partial = joined + 2 * padded;
-    w.joined = joined;
-    UNIC_RUN(batch_norm_moments, p->all, p->chunk, &w);
-    UNIC_RUN(batch_norm_join, padded, 64, &w);
-    w.partial = NULL;
-    for (int64_t c = 0; c < channels; c++) {
-      if (!k->in[RUNNING_MEAN].present) break;
-      running_mean[c] = (float)((1 - momentum) * (double)running_mean[c] + momentum * (double)joined[c]);
-      running_var[c] = (float)((1 - momentum) * (double)running_var[c] + momentum * unbiased * (double)joined[padded + c]);
-    }
-  } else if (!training) {
+  if (!training) {
     fill(joined, running_mean, true, 0, channels, padded);
     fill(joined + padded, running_var, true, 0, channels, padded);
   }
   fill(bias, k->in[BIAS].data, k->in[BIAS].present, 0, channels, padded);
-  for (int64_t c = 0; c < padded; c++) {
-    float rstd = (float)(1 / sqrt((double)joined[padded + c] + eps));
-    mean[c] = joined[c];
-    scale[c] = c < channels ? (weight ? weight[c] * rstd : rstd) : 0;
-    if (c < channels && mean_out) mean_out[c] = mean[c];
-    if (c < channels && rstd_out) rstd_out[c] = rstd;
-  }
+  bool some = k->in[X].numel > 0;
+  float *partial = joined + 2 * padded;
+  w.joined = joined;
   w.mean = mean;
   w.scale = scale;
   w.bias = bias;
@@ -464,7 +610,31 @@ static unic_status batch_norm_forward(const unic_kernel *k) {
   if (k->in[RESIDUAL].present) w.residual = unic_place_of(&k->in[RESIDUAL], p->pixels);
   w.mask = k->out[MASK].data;
   w.masked = w.relu && k->in[RESIDUAL].present && k->grad;
-  if (k->in[X].numel > 0) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
+  for (int64_t from = 0; from < channels; from += p->pass) {
+    channels_of_pass(&w, p, channels, from);
+    if (training && some) {
+      w.partial = partial;
+      UNIC_RUN(batch_norm_moments, p->all, p->chunk, &w);
+      UNIC_RUN(batch_norm_join, up(w.to - from, PAD), 64, &w);
+      w.partial = NULL;
+    }
+    int64_t last = w.to == channels ? padded : w.to;
+    for (int64_t c = from; c < last; c++) {
+      float rstd = (float)(1 / sqrt((double)joined[padded + c] + eps));
+      mean[c] = joined[c];
+      scale[c] = c < channels ? (weight ? weight[c] * rstd : rstd) : 0;
+      if (c < channels && mean_out) mean_out[c] = mean[c];
+      if (c < channels && rstd_out) rstd_out[c] = rstd;
+    }
+    w.back = training && !p->blocked;
+    w.past = past_caches(&w.y, p);
+    if (some) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
+    w.back = false;
+  }
+  for (int64_t c = 0; c < channels && training && some && k->in[RUNNING_MEAN].present; c++) {
+    running_mean[c] = (float)((1 - momentum) * (double)running_mean[c] + momentum * (double)joined[c]);
+    running_var[c] = (float)((1 - momentum) * (double)running_var[c] + momentum * unbiased * (double)joined[padded + c]);
+  }
   return UNIC_OK;
 }
 
@@ -514,36 +684,44 @@ static unic_status batch_norm_backward(const unic_kernel *k) {
     w.mask = k->out[MASK].data;
     w.masked = w.relu && k->in[RESIDUAL].present;
   }
-  if (some && (dweight || dbias || want_residual || (training && want_x))) {
-    w.partial = joined + 2 * padded;
+  const bool sums = some && (dweight || dbias || want_residual || (training && want_x));
+  const struct work first = w;   /* what the first pass over some channels starts from */
+  for (int64_t from = 0; from < channels; from += p->pass) {
+    w = first;
+    channels_of_pass(&w, p, channels, from);
     w.joined = joined;
-    if (want_residual) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
-    w.accumulate_residual = k->accumulate[RESIDUAL];
-    UNIC_RUN(batch_norm_gradient_sums, p->all, p->chunk, &w);
-    UNIC_RUN(batch_norm_join, padded, 64, &w);
-    w.partial = NULL;
-    if (want_residual && k->din[RESIDUAL].dtype == UNIC_F32 && !k->accumulate[RESIDUAL]) {
-      /* dresidual is g: the second pass reads it instead of the addends and the mask (so that it may lie over one of them, and dx over the other;
-         in a half type it is rounded, the addends are read again and must still be there). */
-      w.dy = w.dresidual;
-      w.dy2.data = NULL;
-      w.relu = w.masked = false;
+    if (sums) {
+      w.partial = joined + 2 * padded;
+      if (want_residual) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
+      w.accumulate_residual = k->accumulate[RESIDUAL];
+      UNIC_RUN(batch_norm_gradient_sums, p->all, p->chunk, &w);
+      UNIC_RUN(batch_norm_join, up(w.to - from, PAD), 64, &w);
+      w.partial = NULL;
+      if (want_residual && (k->din[RESIDUAL].dtype == UNIC_F32 || !w.dy2.data) && !k->accumulate[RESIDUAL]) {
+        /* dresidual is g: the second pass reads it instead of the addends and the mask (so that it may lie over one of them, and dx over the other;
+           the sum of two in a half type is rounded there, the addends are read again and must still be there). */
+        w.dy = w.dresidual;
+        w.dy2.data = NULL;
+        w.relu = w.masked = false;
+      }
+      w.dresidual.data = NULL;
     }
-    w.dresidual.data = NULL;
-  }
-  for (int64_t c = 0; c < channels; c++) {
-    float sum_g = joined[c], sum_gx = joined[padded + c];
-    if (dbias) dbias[c] = (k->accumulate[BIAS] ? dbias[c] : 0) + sum_g;
-    if (dweight) dweight[c] = (k->accumulate[WEIGHT] ? dweight[c] : 0) + rstd[c] * sum_gx;
-    if (training && some) {
-      mean_g[c] = (float)((double)sum_g / w.rows);
-      mean_gx[c] = (float)((double)sum_gx / w.rows * (double)rstd[c] * (double)rstd[c]);
+    for (int64_t c = from; c < w.to; c++) {
+      float sum_g = joined[c], sum_gx = joined[padded + c];
+      if (dbias) dbias[c] = (k->accumulate[BIAS] ? dbias[c] : 0) + sum_g;
+      if (dweight) dweight[c] = (k->accumulate[WEIGHT] ? dweight[c] : 0) + rstd[c] * sum_gx;
+      if (training && some) {
+        mean_g[c] = (float)((double)sum_g / w.rows);
+        mean_gx[c] = (float)((double)sum_gx / w.rows * (double)rstd[c] * (double)rstd[c]);
+      }
     }
-  }
-  if (want_x && some) {
-    w.dx = unic_place_of(&k->din[X], p->pixels);
-    w.accumulate = k->accumulate[X];
-    UNIC_RUN(batch_norm_input_gradient, p->all, p->chunk, &w);
+    if (want_x && some) {
+      w.dx = unic_place_of(&k->din[X], p->pixels);
+      w.accumulate = k->accumulate[X];
+      w.back = sums && !p->blocked;
+      w.past = !w.accumulate && past_caches(&w.dx, p);
+      UNIC_RUN(batch_norm_input_gradient, p->all, p->chunk, &w);
+    }
   }
   for (int i = X; i <= RESIDUAL && !some; i += RESIDUAL - X)
     if (k->din[i].present && !k->accumulate[i]) memset(k->din[i].data, 0, (size_t)(k->din[i].numel * unic_dtype_size(k->type)));

@@ -58,6 +58,39 @@ typedef uint8_t vb __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 static inline vf vf_load(const float *p) { return *(const vf *)p; }
 static inline void vf_store(float *p, vf v) { *(vf *)p = v; }
+/* A store that leaves the caches alone, to memory aligned like the vector; after the last one, vf_store_past_end orders them before what follows. */
+#if defined(__AVX512F__)
+static inline void vf_store_past(float *p, vf v) { _mm512_stream_ps(p, (__m512)v); }
+static inline void vf_store_past_end(void) { _mm_sfence(); }
+#elif defined(__AVX2__)
+static inline void vf_store_past(float *p, vf v) { _mm256_stream_ps(p, (__m256)v); }
+static inline void vf_store_past_end(void) { _mm_sfence(); }
+#else
+static inline void vf_store_past(float *p, vf v) { vf_store(p, v); }
+static inline void vf_store_past_end(void) { }
+#endif
+/* bf16 memory, widened exactly, and rounded to nearest even as unic_bf16_of_float rounds. */
+typedef uint16_t vh __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+static inline vf vf_of_bf16(const uint16_t *p) { return (vf)(__builtin_convertvector(*(const vh *)p, vu) << 16); }
+#if defined(__AVX512BF16__)
+/* The instruction takes subnormal numbers for 0. */
+static inline void vf_store_bf16(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v)); }
+#else
+static inline void vf_store_bf16(uint16_t *p, vf v) {
+  vu u = (vu)v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
+  vu is_nan = (vu)(v != v);
+  *(vh *)p = __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), vh);
+}
+#endif
+#if defined(__AVX512BF16__)
+static inline void vf_store_past_bf16(uint16_t *p, vf a, vf b) { _mm512_stream_si512((__m512i *)(void *)p, (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a)); }
+#else
+static inline void vf_store_past_bf16(uint16_t *p, vf a, vf b) {
+  vf_store_bf16(p, a);
+  vf_store_bf16(p + LANES, b);
+}
+#endif
 static inline vi vi_load(const int32_t *p) { return *(const vi *)p; }
 static inline void vi_store(int32_t *p, vi v) { *(vi *)p = v; }
 static inline vi vi_of_bytes(const uint8_t *p) { return __builtin_convertvector(*(const vb *)p, vi); }
@@ -65,6 +98,20 @@ static inline void vi_store_bytes(uint8_t *p, vi v) { *(vb *)p = __builtin_conve
 /* Lanes of v where the mask (0 or -1) is set, 0 elsewhere. */
 static inline vf vf_keep(vi mask, vf v) { return (vf)(mask & (vi)v); }
 static inline vf vf_choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+/* v where z is above 0 or NaN, 0 elsewhere: ReLU for v = z, its gradient for v = dy. And the same verdict as bit r of every lane, set and read. AVX-512
+ * has registers for such verdicts, which the compiler does not use for the plain form. */
+#if defined(__AVX512F__)
+static inline vf vf_relu(vf z, vf v) { return (vf)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)z, _mm512_setzero_ps(), _CMP_NLE_UQ), (__m512)v); }
+static inline void vi_set_bit(vi *bits, vf z, int r) {
+  __m512i b = (__m512i)*bits;
+  *bits = (vi)_mm512_mask_or_epi32(b, _mm512_cmp_ps_mask((__m512)z, _mm512_setzero_ps(), _CMP_NLE_UQ), b, _mm512_set1_epi32(1 << r));
+}
+static inline vf vf_keep_bit(vi bits, int r, vf v) { return (vf)_mm512_maskz_mov_ps(_mm512_test_epi32_mask((__m512i)bits, _mm512_set1_epi32(1 << r)), (__m512)v); }
+#else
+static inline vf vf_relu(vf z, vf v) { return vf_keep(~(z <= 0), v); }
+static inline void vi_set_bit(vi *bits, vf z, int r) { *bits |= ~(z <= 0) & (1 << r); }
+static inline vf vf_keep_bit(vi bits, int r, vf v) { return vf_keep((bits & (1 << r)) != 0, v); }
+#endif
 static inline vi vi_choose(vi mask, vi yes, vi no) { return (mask & yes) | (~mask & no); }
 
 /* `width` channels from element `at` on, readable in whole vectors. */
