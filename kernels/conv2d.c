@@ -218,7 +218,7 @@ static dnnl_status_t image_desc(unic_dnnl_desc *d, const unic_view *v, unic_dtyp
 }
 
 static unic_dnnl_geometry geometry(const unic_kernel *k, const struct roles *r) {
-  unic_dnnl_geometry g;
+  unic_dnnl_geometry g = {.winograd = false};
   for (int d = 0; d < 2; d++) {
     int64_t in = r->image->shape[2 + d], out = r->result->shape[2 + d], span = effective(k->in[WEIGHT].shape[2 + d], k->arg[DILATION].ints[d]);
     g.stride[d] = k->arg[STRIDE].ints[d];
@@ -231,6 +231,18 @@ static unic_dnnl_geometry geometry(const unic_kernel *k, const struct roles *r) 
 
 /* A convolution that oneDNN only has as plain loops is worse than none: another type or layout has a fast one. */
 static bool usable(const unic_dnnl_primitive *p) { return strncmp(unic_dnnl_primitive_name(p), "ref", 3) != 0; }
+
+/* The weight gradient of a dense 3x3 convolution in f32 and blocked memory by Winograd's algorithm, F(4x4, 3x3), where oneDNN has it (2.x, AVX-512): 1.2 to
+ * 2 times as fast, and no less accurate than the direct one, whose sums over all pixels are longer (measured at ResNet-50's shapes against f64: largest
+ * error 4.9e-7 to 8.6e-7 of the largest value, direct 2.6e-7 to 8.8e-7). The forward and the data gradient would gain as much and lose a digit
+ * (1.1e-6 to 1.9e-6 against 2e-7), so they stay direct. Its scratch grows with the channels, not with the batch: 56 MB for 256, 131 MB for 512, too much at
+ * the moment when all activations of a network are still alive. */
+enum { WINOGRAD_SCRATCH = 64 << 20 };
+static bool winograd(const unic_kernel *k, unic_dtype dtype, bool last) {
+  if (dtype != UNIC_F32 || last || !k->in[X].block || k->arg[GROUPS].integer != 1 || conv2d_flops(k) < 5e7) return false;
+  for (int d = 0; d < 2; d++) if (k->in[WEIGHT].shape[2 + d] != 3 || k->arg[STRIDE].ints[d] != 1 || k->arg[DILATION].ints[d] != 1) return false;
+  return true;
+}
 
 /* Everything in one type, with the images as they lie or (last) all channels-last. dnnl_unimplemented: not like this. */
 static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool last, bool insist) {
@@ -260,7 +272,13 @@ static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dt
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
   }
   if (s == dnnl_success && r.weights) {
+    g.winograd = winograd(k, dtype, last);
     s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
+    if (g.winograd && (s == dnnl_unimplemented || (s == dnnl_success && p->weights.scratch > WINOGRAD_SCRATCH))) {
+      g.winograd = false;
+      unic_dnnl_primitive_free(&p->weights);
+      s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
+    }
     if (s == dnnl_success && !insist && !usable(&p->weights)) s = dnnl_unimplemented;
     if (s == dnnl_success && (k->accumulate[WEIGHT] || !unic_dnnl_md_equal(unic_dnnl_primitive_md(&p->weights, DNNL_ARG_DIFF_WEIGHTS), unic_dnnl_desc_md(&dplain)))) {
       const unic_dnnl_attr add = {.sum = k->accumulate[WEIGHT] ? 1.0f : 0.0f};

@@ -246,6 +246,7 @@ static inline const char *unic_dnnl_primitive_name(const unic_dnnl_primitive *p)
 /* The geometry of a convolution. */
 typedef struct unic_dnnl_geometry {
   int64_t stride[2], dilation[2] /* 1: dense */, before[2], after[2];
+  bool winograd;   /* Winograd's algorithm instead of the direct one */
 } unic_dnnl_geometry;
 
 #if DNNL_VERSION_MAJOR == 2
@@ -253,11 +254,12 @@ static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *ou
                                                        unic_dnnl_md y, const unic_dnnl_geometry *g, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t hint) {
   dnnl_dims_t stride = {g->stride[0], g->stride[1]}, dilate = {g->dilation[0] - 1, g->dilation[1] - 1};
   dnnl_dims_t before = {g->before[0], g->before[1]}, after = {g->after[0], g->after[1]};
+  dnnl_alg_kind_t algorithm = g->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
   dnnl_convolution_desc_t d;
   dnnl_status_t s;
-  if (kind == dnnl_backward_data) s = dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, x, w, y, stride, dilate, before, after);
-  else if (kind == dnnl_backward_weights) s = dnnl_dilated_convolution_backward_weights_desc_init(&d, dnnl_convolution_direct, x, w, b, y, stride, dilate, before, after);
-  else s = dnnl_dilated_convolution_forward_desc_init(&d, kind, dnnl_convolution_direct, x, w, b, y, stride, dilate, before, after);
+  if (kind == dnnl_backward_data) s = dnnl_dilated_convolution_backward_data_desc_init(&d, algorithm, x, w, y, stride, dilate, before, after);
+  else if (kind == dnnl_backward_weights) s = dnnl_dilated_convolution_backward_weights_desc_init(&d, algorithm, x, w, b, y, stride, dilate, before, after);
+  else s = dnnl_dilated_convolution_forward_desc_init(&d, kind, algorithm, x, w, b, y, stride, dilate, before, after);
   return s != dnnl_success ? s : dnnl_primitive_desc_create(out, &d, attr, unic_dnnl.engine, hint);
 }
 #else
@@ -265,15 +267,16 @@ static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *ou
                                                        unic_dnnl_md y, const unic_dnnl_geometry *g, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t hint) {
   dnnl_dims_t stride = {g->stride[0], g->stride[1]}, dilate = {g->dilation[0] - 1, g->dilation[1] - 1};
   dnnl_dims_t before = {g->before[0], g->before[1]}, after = {g->after[0], g->after[1]};
+  dnnl_alg_kind_t algorithm = g->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
   if (kind == dnnl_backward_data)
-    return dnnl_convolution_backward_data_primitive_desc_create(out, unic_dnnl.engine, dnnl_convolution_direct, x, w, y, stride, dilate, before, after, hint, attr);
+    return dnnl_convolution_backward_data_primitive_desc_create(out, unic_dnnl.engine, algorithm, x, w, y, stride, dilate, before, after, hint, attr);
   if (kind == dnnl_backward_weights)
-    return dnnl_convolution_backward_weights_primitive_desc_create(out, unic_dnnl.engine, dnnl_convolution_direct, x, w, b, y, stride, dilate, before, after, hint, attr);
-  return dnnl_convolution_forward_primitive_desc_create(out, unic_dnnl.engine, kind, dnnl_convolution_direct, x, w, b, y, stride, dilate, before, after, attr);
+    return dnnl_convolution_backward_weights_primitive_desc_create(out, unic_dnnl.engine, algorithm, x, w, b, y, stride, dilate, before, after, hint, attr);
+  return dnnl_convolution_forward_primitive_desc_create(out, unic_dnnl.engine, kind, algorithm, x, w, b, y, stride, dilate, before, after, attr);
 }
 #endif
 
-/* Convolution, direct algorithm. kind: dnnl_forward_training, dnnl_forward_inference, dnnl_backward_data, dnnl_backward_weights. x, w, b, y are
+/* Convolution. kind: dnnl_forward_training, dnnl_forward_inference, dnnl_backward_data, dnnl_backward_weights. x, w, b, y are
  * the activations, the weights ([G,]O,I,Kh,Kw), the bias (NULL: none) and the result, or their gradients where the kind computes those; any of
  * them may be an 'any' descriptor. The types of the forward hint that backward kinds need are worked out from the same descriptors. */
 static inline dnnl_status_t unic_dnnl_convolution(unic_dnnl_primitive *p, dnnl_prop_kind_t kind, unic_dnnl_md x, unic_dnnl_md w, unic_dnnl_md b, unic_dnnl_md y,

@@ -56,6 +56,23 @@ describe("conv2d", function()
     end
   end)
 
+  -- Large enough for Winograd's algorithm, where there is one: the contract's 1e-6 of the largest value holds as for the direct one.
+  it("keeps the tolerance of the weight gradient at a network's sizes", function()
+    if blocked.size() == 0 then return end
+    unic.manual_seed(5)
+    local x, dy = unic.relu(unic.randn(1, 64, 28, 30)), unic.randn(1, 64, 28, 30)
+    local function gradient(input, dtype)
+      local w = unic.zeros({ 64, 64, 3, 3 }, { dtype = dtype })
+      w.requires_grad = true
+      unic.conv2d(input, w, nil, { padding = 1 }):backward { gradient = dy:to(dtype) }
+      return w.grad
+    end
+    local exact, got = gradient(x:to "f64", "f64"), gradient(blocked.enter(x), "f32"):to "f64"
+    local rms = math.sqrt(exact:square():mean():item())
+    assert.is_true((got - exact):abs():max():item() <= 1e-6 * (exact:abs():max():item() + rms))
+    assert.is_true(rms > 1)
+  end)
+
   it("gives the gradients worked out by hand", function()
     local x = tensor({ 1, 2, 3, 4 }, { 1, 1, 2, 2 })
     local w = tensor({ 3, 5 }, { 1, 1, 1, 2 })
