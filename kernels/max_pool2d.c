@@ -42,6 +42,31 @@ static inline vi index_load(const struct pool *p, int64_t at, int c, int width) 
   return v;
 }
 
+/* A vector in place, of f32 or (low) bf16. */
+static inline vf in_place_get(const unic_place *a, int64_t at, bool low) { return low ? vf_of_bf16((const uint16_t *)a->data + at) : vf_load((const float *)a->data + at); }
+static inline void in_place_set(const unic_place *a, int64_t at, vf v, bool low) {
+  if (low) vf_store_bf16((uint16_t *)a->data + at, v);
+  else vf_store((float *)a->data + at, v);
+}
+static inline bool in_place(const struct pool *p, int width) { return width % LANES == 0 && (p->x.dtype == UNIC_F32 || p->x.dtype == UNIC_BF16); }
+
+/* One output pixel whose winners stay in registers; x_at and corner as below. */
+static inline __attribute__((always_inline)) void pixel_in_place(const struct pool *p, int64_t x_at, int64_t corner, int64_t y_at, int64_t u0, int64_t u1, int64_t v0, int64_t v1, int width, bool low) {
+  for (int c = 0; c < width; c += LANES) {
+    vf b = in_place_get(&p->x, x_at + (corner + u0 * p->in[1] + v0) * p->x.pixel + c, low);
+    vi w = (vi){0} + (int32_t)(u0 * p->kernel[1] + v0);
+    for (int64_t u = u0; u < u1; u++)
+      for (int64_t v = v0; v < v1; v++) {
+        vf a = in_place_get(&p->x, x_at + (corner + u * p->in[1] + v) * p->x.pixel + c, low);
+        vi wins = (a > b) | (a != a);
+        b = vf_choose(wins, a, b);
+        w = vi_choose(wins, (vi){0} + (int32_t)(u * p->kernel[1] + v), w);
+      }
+    in_place_set(&p->y, y_at + c, b, low);
+    index_store(p, y_at, c, width, w);
+  }
+}
+
 /* Output rows begin .. end-1, counted over the batch. */
 UNIC_LOOP(max_pool2d_rows) {
   const struct pool *p = context;
@@ -52,28 +77,16 @@ UNIC_LOOP(max_pool2d_rows) {
     window(p, 0, i, &u0, &u1);
     for (int64_t channel = 0; channel < p->channels; channel += p->width) {
       int width = (int)(p->channels - channel < p->width ? p->channels - channel : p->width);
-      bool in_place = p->x.dtype == UNIC_F32 && width % LANES == 0;
+      bool direct = in_place(p, width), low = p->x.dtype == UNIC_BF16;
       for (int64_t j = 0; j < p->out[1]; j++) {
         int64_t v0, v1, y_at = unic_place_at(&p->y, n, i * p->out[1] + j, channel);
         window(p, 1, j, &v0, &v1);
         int64_t corner = (i * p->stride[0] - p->padding[0]) * p->in[1] + j * p->stride[1] - p->padding[1];   /* may lie outside; its window does not */
         int64_t x_at = unic_place_at(&p->x, n, 0, channel);
         float *y = unic_channels_place(&p->y, y_at, width, out, false);
-        if (in_place) {   /* the winners stay in registers */
-          const float *x = (const float *)p->x.data + x_at;
-          for (int c = 0; c < width; c += LANES) {
-            vf b = vf_load(x + (corner + u0 * p->in[1] + v0) * p->x.pixel + c);
-            vi w = (vi){0} + (int32_t)(u0 * p->kernel[1] + v0);
-            for (int64_t u = u0; u < u1; u++)
-              for (int64_t v = v0; v < v1; v++) {
-                vf a = vf_load(x + (corner + u * p->in[1] + v) * p->x.pixel + c);
-                vi wins = (a > b) | (a != a);
-                b = vf_choose(wins, a, b);
-                w = vi_choose(wins, (vi){0} + (int32_t)(u * p->kernel[1] + v), w);
-              }
-            vf_store(y + c, b);
-            index_store(p, y_at, c, width, w);
-          }
+        if (direct) {
+          if (low) pixel_in_place(p, x_at, corner, y_at, u0, u1, v0, v1, width, true);
+          else pixel_in_place(p, x_at, corner, y_at, u0, u1, v0, v1, width, false);
           continue;
         }
         for (int64_t u = u0; u < u1; u++)
@@ -98,6 +111,20 @@ UNIC_LOOP(max_pool2d_rows) {
   }
 }
 
+/* Sum of the gradients of windows i0 .. i1 x j0 .. j1 that an input pixel won, in registers. */
+static inline __attribute__((always_inline)) void gather_in_place(const struct pool *p, int64_t x_at, int64_t y_at, int64_t code, int64_t i0, int64_t i1, int64_t j0, int64_t j1, int width, bool low) {
+  for (int c = 0; c < width; c += LANES) {
+    vf sum = {0};
+    for (int64_t i = i0; i <= i1; i++)
+      for (int64_t j = j0; j <= j1; j++) {
+        int64_t at = y_at + (i * p->out[1] + j) * p->y.pixel;
+        int32_t here = (int32_t)(code - i * p->stride[0] * p->kernel[1] - j * p->stride[1]);
+        sum += vf_keep(index_load(p, at, c, width) == here, in_place_get(&p->y, at + c, low));
+      }
+    in_place_set(&p->x, x_at + c, sum, low);
+  }
+}
+
 /* Input rows begin .. end-1. */
 UNIC_LOOP(max_pool2d_gather) {
   const struct pool *p = context;
@@ -109,24 +136,17 @@ UNIC_LOOP(max_pool2d_gather) {
     if (i1 >= p->out[0]) i1 = p->out[0] - 1;
     for (int64_t channel = 0; channel < p->channels; channel += p->width) {
       int width = (int)(p->channels - channel < p->width ? p->channels - channel : p->width);
+      bool direct = in_place(p, width) && !p->accumulate, low = p->x.dtype == UNIC_BF16;
+      int64_t j0 = 0, next = 0;   /* the first window that still holds w, the first one behind it */
       for (int64_t w = 0; w < p->in[1]; w++) {
-        int64_t j0 = w + p->padding[1] - p->kernel[1], j1 = (w + p->padding[1]) / p->stride[1], x_at = unic_place_at(&p->x, n, h * p->in[1] + w, channel);
-        j0 = j0 < 0 ? 0 : j0 / p->stride[1] + 1;
-        if (j1 >= p->out[1]) j1 = p->out[1] - 1;
+        while (j0 * p->stride[1] + p->kernel[1] <= w + p->padding[1]) j0++;
+        while (next < p->out[1] && next * p->stride[1] <= w + p->padding[1]) next++;
+        int64_t j1 = next - 1, x_at = unic_place_at(&p->x, n, h * p->in[1] + w, channel);
         float *dx = unic_channels_place(&p->x, x_at, width, out, p->accumulate);
         int64_t y_at = unic_place_at(&p->y, n, 0, channel), code = (h + p->padding[0]) * p->kernel[1] + w + p->padding[1];
-        if (p->y.dtype == UNIC_F32 && width % LANES == 0) {   /* the sum stays in registers */
-          for (int c = 0; c < width; c += LANES) {
-            vf sum = {0};
-            for (int64_t i = i0; i <= i1; i++)
-              for (int64_t j = j0; j <= j1; j++) {
-                int64_t at = y_at + (i * p->out[1] + j) * p->y.pixel;
-                int32_t here = (int32_t)(code - i * p->stride[0] * p->kernel[1] - j * p->stride[1]);
-                sum += vf_keep(index_load(p, at, c, width) == here, vf_load((const float *)p->y.data + at + c));
-              }
-            vf_store(dx + c, sum);
-          }
-          unic_channels_store(&p->x, x_at, width, dx, out, p->accumulate);
+        if (direct) {
+          if (low) gather_in_place(p, x_at, y_at, code, i0, i1, j0, j1, width, true);
+          else gather_in_place(p, x_at, y_at, code, i0, i1, j0, j1, width, false);
           continue;
         }
         for (int c = 0; c < width; c += LANES) vf_store(dx + c, (vf){0});
