@@ -127,7 +127,12 @@ static unic_status shape(unic_call *c) {
     unic_out_like(c, 0, a ? a : b);
     return UNIC_OK;
   }
-  int ndim = a->ndim;
+  int ndim = a->ndim, same = 0;
+  while (a->ndim == b->ndim && same < ndim && a->shape[same] == b->shape[same]) same++;
+  if (a->ndim == b->ndim && same == ndim) {
+    unic_out_like(c, 0, a);
+    return UNIC_OK;
+  }
   int64_t dims[UNIC_MAX_RANK];
   memcpy(dims, a->shape, sizeof dims);
   if (!unic_shape_broadcast(&ndim, dims, b->ndim, b->shape)) {
@@ -217,7 +222,6 @@ static int64_t partial_bytes(const unic_kernel *k, int side) {
 }
 
 static unic_status plan(const unic_kernel *k, unic_plan *p) {
-  if (!k->backward) return UNIC_OK;
   int64_t a = partial_bytes(k, A), b = partial_bytes(k, B);
   p->scratch = a > b ? a : b;
   return UNIC_OK;
@@ -421,7 +425,7 @@ static unic_status no_integers(const unic_kernel *k) {
     .name = #op, .signature = "a: operand, b: operand -> y", \
     .doc = "Element by element, with broadcasting: " doc_ ".\n  a, b  tensors of one dtype, or a tensor and a number", \
     .saves = saves_, .grads = "a b", .layouts = "a:dense b:dense", .shape = shape, .plan = plan, \
-    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD | ((ints) ? UNIC_OP_INTS : 0)}; \
+    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD | UNIC_OP_PLAN_BACKWARD | ((ints) ? UNIC_OP_INTS : 0)}; \
   static const unic_op op_##op##_ = { \
     .name = #op "_", .signature = "a!: tensor, b: operand" MORE_##op, \
     .doc = "a becomes, element by element and in place: " doc_ ".\n  b  a tensor of a's dtype that broadcasts to a's shape, or a number" MORE_DOC_##op, \

@@ -203,7 +203,7 @@ static unic_status repeat_forward(const unic_kernel *k) {
 
 static unic_status repeat_plan(const unic_kernel *k, unic_plan *p) {
   unic_view dy, x;
-  if (!k->backward || k->out[0].numel == 0) return UNIC_OK;
+  if (k->out[0].numel == 0) return UNIC_OK;
   uint32_t copies = split_copies(&k->dout[0], &k->in[X], &dy, &x);
   p->scratch = unic_move_sum_scratch(&dy, copies);
   return UNIC_OK;
@@ -251,6 +251,6 @@ static const unic_op op_repeat = {
   .doc = "Copies of x side by side (`repeat` alone is a word of Lua's).\n"
          "times  how many along each dimension; more numbers than x has dimensions put new ones in front",
   .grads = "x", .layouts = "x:any", .shape = repeat_shape, .plan = repeat_plan, .cpu = {.forward = repeat_forward, .backward = repeat_backward},
-  .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
+  .flags = UNIC_OP_METHOD | UNIC_OP_INTS | UNIC_OP_PLAN_BACKWARD};
 
 UNIC_OPS(rearrange, &op_pad, &op_flip, &op_roll, &op_repeat);

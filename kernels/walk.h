@@ -86,8 +86,32 @@ static inline void unic_walk_merge(unic_walk *w) {
   w->ndim = m;
 }
 
+/* Row-major operands of one shape: what merging would make of them, known at a glance. */
+static inline bool unic_walk_init_flat(unic_walk *w, int operands, const unic_view *const *views) {
+  const unic_view *first = views[0];
+  int64_t expect = 1;
+  if (first->block) return false;
+  for (int d = first->ndim - 1; d >= 0; d--) {
+    if (first->shape[d] != 1 && first->stride[d] != expect) return false;
+    expect *= first->shape[d];
+  }
+  for (int o = 1; o < operands; o++) {
+    const unic_view *v = views[o];
+    if (v == first) continue;
+    if (v->block || v->ndim != first->ndim) return false;
+    for (int d = 0; d < first->ndim; d++)
+      if (v->shape[d] != first->shape[d] || (v->shape[d] != 1 && v->stride[d] != first->stride[d])) return false;
+  }
+  w->operands = operands;
+  w->ndim = 1;
+  w->numel = w->shape[0] = expect;
+  for (int o = 0; o < operands; o++) w->stride[o][0] = 1;
+  return true;
+}
+
 /* Operands that broadcast to the shape of views[0]. */
 static inline void unic_walk_init(unic_walk *w, int operands, const unic_view *const *views) {
+  if (unic_walk_init_flat(w, operands, views)) return;
   int block = 0;
   for (int o = 0; o < operands; o++) if (views[o]->block) block = views[o]->block;
   w->operands = operands;

@@ -143,7 +143,6 @@ static unic_view copy_of_y(const unic_kernel *k, void *data) {
 static int64_t copy_bytes(const unic_kernel *k) { return (k->out[0].numel * unic_dtype_size(unic_dtype_wide(k->type)) + 63) / 64 * 64; }
 
 static unic_status plan(const unic_kernel *k, unic_plan *p) {
-  if (!k->backward) return UNIC_OK;
   for (int side = A; side <= B; side++) {
     if (!k->din[side].present || !is_repeated(k, side)) continue;
     unic_view copy = copy_of_y(k, NULL);
@@ -216,7 +215,7 @@ static const unic_op op_where = {
          "a, b  tensors of one dtype, or a tensor and a number",
   .saves = "cond", .grads = "a b", .layouts = "cond:any a:any b:any", .shape = shape, .plan = plan,
   .cpu = {.forward = forward, .backward = backward, .reference_backward = reference_backward},
-  .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
+  .flags = UNIC_OP_METHOD | UNIC_OP_INTS | UNIC_OP_PLAN_BACKWARD};
 
 UNIC_OPS(where, &op_where);
 

@@ -85,7 +85,7 @@ unic_status unic_run(const unic_op_info *info, unic_kernel *k, unic_tensor *cons
   k->plan = NULL;
   k->whole_plan = NULL;
   k->scratch = NULL;
-  if (!info->op->plan) return unic_launch(k->device, fn, k);
+  if (!info->op->plan || (info->op->flags & UNIC_OP_PLAN_BACKWARD && !k->backward)) return unic_launch(k->device, fn, k);
 
   uint64_t recording = unic_recording_id(k->device);
   unic_cached_plan *cached;
@@ -477,6 +477,29 @@ static unic_status check(work *w) {
   return UNIC_OK;
 }
 
+/* The usual call of an element-wise op: there is nothing to cast, copy or look up, and one pass says what the steps below would find out one by one.
+ * Sets device and T when it is one. */
+static bool is_plain(work *w) {
+  unic_call *c = w->c;
+  const unic_op_info *info = w->info;
+  if (!info->plain || autocast_low != UNIC_F32) return false;
+  const unic_tensor *first = NULL;
+  for (int i = 0; i < info->nargs; i++) {
+    const unic_tensor *t = c->in[i];
+    if (!t) {
+      if (info->args[i].kind == UNIC_KIND_TENSOR && !info->args[i].optional) return false;
+      continue;
+    }
+    if (!unic_tensor_is_contiguous(t)) return false;
+    if (!first) first = t;
+    else if (t->dtype != first->dtype || unic_tensor_device(t) != unic_tensor_device(first)) return false;
+  }
+  if (!first || (!unic_dtype_is_float((unic_dtype)first->dtype) && !(info->op->flags & UNIC_OP_INTS))) return false;
+  c->device = unic_tensor_device(first);
+  c->type = (unic_dtype)first->dtype;
+  return true;
+}
+
 /* ---------------------------------------------------------------- layouts */
 
 static bool accepted(const unic_tensor *t, uint8_t layouts) {
@@ -681,7 +704,7 @@ static unic_status run(work *w, unic_tensor **outs) {
   unic_status status = UNIC_OK;
   unic_view *views = NULL;
   int64_t members = 0;
-  for (int i = 0; i < w->info->nargs; i++) if (w->info->args[i].kind == UNIC_KIND_TENSORS) members += c->arg[i].integer;
+  for (int i = 0; w->info->lists && i < w->info->nargs; i++) if (w->info->args[i].kind == UNIC_KIND_TENSORS) members += c->arg[i].integer;
   if (members) {
     views = unic_new((size_t)members * sizeof *views);
     if (!views) return UNIC_MEMORY;
@@ -715,12 +738,17 @@ unic_status unic_dispatch(unic_call *c, unic_op_info *info, unic_tensor **outs) 
     given[i] = c->list[i];
   }
   unic_tensor *made[UNIC_MAX_OUTS] = {NULL};
-  unic_status status = find_type(&w);
-  if (status == UNIC_OK) status = apply_autocast(&w);
-  if (status == UNIC_OK) status = check(&w);
-  if (status == UNIC_OK) status = check_grad(&w);
-  if (status == UNIC_OK && info->mutates) status = part_memory(&w);
-  if (status == UNIC_OK) status = prepare_layouts(&w);
+  unic_status status = UNIC_OK;
+  if (is_plain(&w)) {
+    status = check_grad(&w);
+  } else {
+    status = find_type(&w);
+    if (status == UNIC_OK) status = apply_autocast(&w);
+    if (status == UNIC_OK) status = check(&w);
+    if (status == UNIC_OK) status = check_grad(&w);
+    if (status == UNIC_OK && info->mutates) status = part_memory(&w);
+    if (status == UNIC_OK) status = prepare_layouts(&w);
+  }
   if (status == UNIC_OK && info->op->shape) status = info->op->shape(c);
   if (status == UNIC_OK) status = check_count(&w);
   if (status == UNIC_OK && c->grad && (info->op->flags & UNIC_OP_NO_GRAD)) {

@@ -1,17 +1,15 @@
-/* Names and sizes of the element types; single elements as doubles. */
+/* Names of the element types; single elements as doubles. */
 #include "dtype.h"
 
-static const struct { const char *name; int64_t size; } types[UNIC_DTYPES] = {
-  [UNIC_F32] = {"f32", 4}, [UNIC_BF16] = {"bf16", 2}, [UNIC_F16] = {"f16", 2}, [UNIC_F64] = {"f64", 8},
-  [UNIC_I64] = {"i64", 8}, [UNIC_I32] = {"i32", 4}, [UNIC_U8] = {"u8", 1}, [UNIC_BOOL] = {"bool", 1},
+static const char *const names[UNIC_DTYPES] = {
+  [UNIC_F32] = "f32", [UNIC_BF16] = "bf16", [UNIC_F16] = "f16", [UNIC_F64] = "f64", [UNIC_I64] = "i64", [UNIC_I32] = "i32", [UNIC_U8] = "u8", [UNIC_BOOL] = "bool",
 };
 
-int64_t unic_dtype_size(unic_dtype d) { return types[d].size; }
-const char *unic_dtype_name(unic_dtype d) { return types[d].name; }
+const char *unic_dtype_name(unic_dtype d) { return names[d]; }
 
 unic_dtype unic_dtype_of_name(const char *name) {
   for (int d = 0; d < UNIC_DTYPES; d++)
-    if (strcmp(types[d].name, name) == 0) return (unic_dtype)d;
+    if (strcmp(names[d], name) == 0) return (unic_dtype)d;
   return UNIC_DTYPES;
 }
 

@@ -16,7 +16,10 @@ static inline bool unic_dtype_is_float(unic_dtype d) { return d <= UNIC_F64; }
 static inline bool unic_dtype_is_half(unic_dtype d) { return d == UNIC_BF16 || d == UNIC_F16; }
 
 /* Bytes of one element. */
-int64_t unic_dtype_size(unic_dtype d);
+static inline int64_t unic_dtype_size(unic_dtype d) {
+  static const uint8_t size[UNIC_DTYPES] = {4, 2, 2, 8, 8, 4, 1, 1};
+  return size[d];
+}
 /* "f32", "bf16", ... */
 const char *unic_dtype_name(unic_dtype d);
 /* The type of a name, or UNIC_DTYPES when there is no such name. */

@@ -186,6 +186,12 @@ static unic_status read_row(lua_State *L, const unic_op_info *info, int i, int s
 static unic_status read_arguments(lua_State *L, const unic_op_info *info, unic_call *c, int top) {
   int i = 0;
   for (int s = 1; s <= top; s++) {
+    unic_handle *h = i < info->nargs && info->args[i].is_tensor ? unic_handle_at(L, s) : NULL;
+    if (h) {   /* most arguments; no other reading of a tensor is possible */
+      UNIC_TRY(read_tensor(L, info, i, s, h, &c->in[i]));
+      c->arg[i++].given = true;
+      continue;
+    }
     if (is_options(L, info, i, s)) {
       if (s != top) return unic_fail("[%s] its options table must be the last argument", info->op->name);
       UNIC_TRY(read_options(L, info, s, c));
@@ -223,7 +229,7 @@ static int call_op(lua_State *L) {
   unic_call_begin(&c, info);
   UNIC_DOOR(L, read_arguments(L, info, &c, top));
   bool any = false;
-  for (int i = 0; i < info->nargs; i++) any = any || c.in[i] || (c.list[i] && c.arg[i].integer > 0);
+  for (int i = 0; i < info->nargs && !any; i++) any = c.in[i] || (c.list[i] && c.arg[i].integer > 0);
   if (!any) c.device = unic_door_default_device();
   bool inplace = info->op->flags & UNIC_OP_INPLACE;
   outs[0] = NULL;
@@ -239,8 +245,9 @@ static int call_op(lua_State *L) {
   }
   luaL_checkstack(L, n + 4, "outputs");
   for (int j = 0; j < n; j++) {
+    const bool recorded = outs[j]->node != NULL;
     unic_handle_push(L, outs[j]);
-    unic_handle_inherit(L, lua_gettop(L), 1, top);
+    if (recorded) unic_handle_inherit(L, top + 1 + j, 1, top);
   }
   return n;
 }

@@ -15,7 +15,7 @@ typedef struct unic_scope {
 
 static unic_scope *scope;              /* innermost open scope */
 static int metatable_ref = LUA_NOREF;  /* in the registry */
-static const void *metatable_pointer;  /* its identity, for a quick type check */
+const char unic_handle_mark;
 
 /* ---------------------------------------------------------------- handles */
 
@@ -38,17 +38,11 @@ static void scope_link(unic_handle *h, unic_scope *s) {
 void unic_handle_push(lua_State *L, unic_tensor *t) {
   unic_handle *h = lua_newuserdata(L, sizeof *h);
   memset(h, 0, sizeof *h);
+  h->mark = &unic_handle_mark;
   h->t = t;
   scope_link(h, scope);
   lua_rawgeti(L, LUA_REGISTRYINDEX, metatable_ref);
   lua_setmetatable(L, -2);
-}
-
-unic_handle *unic_handle_at(lua_State *L, int index) {
-  if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
-  bool ours = lua_topointer(L, -1) == metatable_pointer;
-  lua_pop(L, 1);
-  return ours ? lua_touserdata(L, index) : NULL;
 }
 
 unic_status unic_handle_dead(const unic_handle *h, const char *op, const char *name) {
@@ -563,7 +557,6 @@ int unic_lua_open_tensor(lua_State *L) {
   lua_pushvalue(L, -2);
   lua_pushcclosure(L, handle_newindex, 1);
   lua_setfield(L, -2, "__newindex");
-  metatable_pointer = lua_topointer(L, -1);
   lua_pushvalue(L, -1);
   metatable_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setfield(L, -3, "metatable");

@@ -31,8 +31,9 @@ static bool is_ours(const char *source) { return source[0] != '@' || strstr(sour
 
 static bool find_user_frame(lua_State *L, lua_Debug *ar) {
   for (int level = 0; lua_getstack(L, level, ar); level++) {
-    if (!lua_getinfo(L, "Sl", ar)) return false;
-    if (ar->currentline <= 0) continue;
+    if (!lua_getinfo(L, "l", ar)) return false;
+    if (ar->currentline <= 0) continue;   /* C: its source is not worth a look, and every node asks */
+    if (!lua_getinfo(L, "S", ar)) return false;
     if (ar->source[0] == '=' || (ar->source[0] == '@' && is_ours(ar->source))) continue;
     return true;
   }

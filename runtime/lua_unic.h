@@ -10,6 +10,7 @@
 
 /* What Lua holds: one reference to a C tensor. */
 typedef struct unic_handle {
+  const void *mark;                      /* &unic_handle_mark: tells a handle from other userdata without a look at its metatable */
   unic_tensor *t;                        /* NULL: freed, or its scope ended */
   struct unic_handle *prev, *next;       /* of its scope */
   struct unic_scope *scope;
@@ -23,8 +24,12 @@ int unic_door_raise(lua_State *L, unic_status status);
 
 /* Push a handle for t; takes over the reference. */
 void unic_handle_push(lua_State *L, unic_tensor *t);
+extern const char unic_handle_mark;
 /* The handle at an index, or NULL when there is something else. */
-unic_handle *unic_handle_at(lua_State *L, int index);
+static inline unic_handle *unic_handle_at(lua_State *L, int index) {
+  unic_handle *h = lua_touserdata(L, index);
+  return h && lua_objlen(L, index) == sizeof *h && h->mark == &unic_handle_mark ? h : NULL;
+}
 /* The tensor at an index (borrowed); raises "[op] argument 'name': ..." when there is none. */
 unic_tensor *unic_handle_tensor(lua_State *L, int index, const char *op, const char *name);
 /* Why a handle has no tensor, as a status. */

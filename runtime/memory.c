@@ -8,6 +8,7 @@
 #include "memory.h"
 #include "device.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #endif
 
 enum { UNIT = 64, BINS = 176, LOOK = 24 };   /* LOOK: free blocks of one bin looked at for the best fit */
+enum { SMALL = 1024, SMALL_SIZES = SMALL / UNIT, PIECES = 32 };   /* blocks of up to SMALL bytes are pieces of larger ones, PIECES in each */
 
 typedef struct slab {
   struct slab *next;
@@ -34,14 +36,16 @@ struct unic_memory_pool {
   slab *slabs;
   unic_block *bins[BINS];
   uint64_t filled[(BINS + 63) / 64];
+  unic_block *small[SMALL_SIZES];   /* free pieces by size, linked by bin_next */
+  struct chunk *chunks;
   int64_t live;
   bool orphan;           /* pool_free was called while blocks were out: the last one frees the slabs */
 };
 
 struct unic_block {
-  unic_block *prev, *next;            /* neighbours in the slab */
+  unic_block *prev, *next;            /* neighbours in the slab; NULL in a piece */
   unic_block *bin_prev, *bin_next;    /* free list */
-  slab *home;
+  slab *home;                         /* NULL: a piece of a chunk */
   unic_memory_pool *pool;
   char *data;
   int64_t bytes;
@@ -49,6 +53,13 @@ struct unic_block {
   uint64_t epoch;                     /* the garbage collection before it was handed out */
   bool free;
 };
+
+/* Scalars and biases come from blocks cut into equal pieces, which stay cut: a piece is had and given back by one link of a list, and small
+ * blocks do not lie scattered between the large ones, which then grow together again. */
+typedef struct chunk {
+  struct chunk *next;
+  unic_block pieces[PIECES];
+} chunk;
 
 struct unic_memory {
   unic_device *device;
@@ -91,13 +102,59 @@ int64_t unic_memory_fail_after(int64_t n, int64_t times) {
   return counted;
 }
 
+/* ---------------------------------------------------------------- host structures */
+
+/* A call makes and drops a handful of structures (tensor, storage, node), and a collection drops thousands of them at once, more than malloc keeps
+ * at hand: from its lists they cost several times as much. So the thread that loaded the module, which runs the calls, keeps what it deleted, by
+ * size; other threads make few. (Lists of each thread's own would want a thread-local variable, which a module loaded late reads by a call.) */
+enum { SPARE_UNIT = 64, SPARE_SIZES = 24, SPARE_BYTES = 1 << 21 };   /* structures of up to 1.5 KB, 2 MB of each size */
+
+typedef struct spare { struct spare *next; } spare;
+static struct { spare *first; int64_t bytes; } spares[SPARE_SIZES + 1];
+static pthread_t spares_thread;
+static bool spares_on;
+
+__attribute__((constructor)) static void spares_begin(void) {
+  spares_thread = pthread_self();
+  spares_on = !UNIC_ARENA_BYPASS;
+}
+
+static bool has_spares(void) { return spares_on && pthread_equal(pthread_self(), spares_thread); }
+
 void *unic_new(size_t bytes) {
-  void *p = should_fail() ? NULL : calloc(1, bytes);
+  void *p = NULL;
+  if (__builtin_expect(!should_fail(), 1)) {
+    const size_t size = (bytes + SPARE_UNIT - 1) / SPARE_UNIT;
+    if (size > SPARE_SIZES || !has_spares()) {
+      p = calloc(1, bytes);
+    } else {
+      spare *s = spares[size].first;
+      if (s) {
+        spares[size].first = s->next;
+        spares[size].bytes -= (int64_t)(size * SPARE_UNIT);
+        p = s;
+      } else {
+        p = malloc(size * SPARE_UNIT);
+      }
+      if (p) memset(p, 0, size * SPARE_UNIT);
+    }
+  }
   if (!p) unic_fail_memory("[memory] no host memory for a structure of %zu bytes", bytes);
   return p;
 }
 
-void unic_delete(void *p) { free(p); }
+void unic_delete(void *p) {
+  if (!p) return;
+  const size_t size = has_spares() ? malloc_usable_size(p) / SPARE_UNIT : 0;
+  if (size == 0 || size > SPARE_SIZES || spares[size].bytes >= SPARE_BYTES) {
+    free(p);
+    return;
+  }
+  spare *s = p;
+  s->next = spares[size].first;
+  spares[size].first = s;
+  spares[size].bytes += (int64_t)(size * SPARE_UNIT);
+}
 
 /* ---------------------------------------------------------------- budget */
 
@@ -301,7 +358,48 @@ static void give_to(unic_memory_pool *p, unic_block *b) {
   bin_insert(p, b);
 }
 
+static unic_block *take_small(unic_memory_pool *p, int64_t bytes, void *owner) {
+  unic_block **list = &p->small[bytes / UNIT - 1];
+  if (!*list) {
+    chunk *c = unic_new(sizeof *c);
+    unic_block *whole = c ? take_from(p, PIECES * bytes, NULL) : NULL;
+    if (!whole) {
+      unic_delete(c);
+      return NULL;
+    }
+    p->live--;   /* it goes with the pool's slabs */
+    c->next = p->chunks;
+    p->chunks = c;
+    for (int i = PIECES - 1; i >= 0; i--) {
+      c->pieces[i] = (unic_block){.pool = p, .data = whole->data + i * bytes, .bytes = bytes, .free = true, .bin_next = *list};
+      *list = &c->pieces[i];
+    }
+  }
+  unic_block *b = *list;
+  *list = b->bin_next;
+  b->free = false;
+  b->owner = owner;
+  p->live++;
+  return b;
+}
+
+static void give_small(unic_memory_pool *p, unic_block *b) {
+  unic_block **list = &p->small[b->bytes / UNIT - 1];
+  p->live--;
+  b->owner = NULL;
+  b->free = true;
+  b->bin_next = *list;
+  *list = b;
+}
+
 static void pool_release_slabs(unic_memory_pool *p) {
+  for (chunk *c = p->chunks; c;) {
+    chunk *next = c->next;
+    unic_delete(c);
+    c = next;
+  }
+  p->chunks = NULL;
+  memset(p->small, 0, sizeof p->small);
   for (slab *s = p->slabs; s;) {
     slab *next = s->next;
     for (unic_block *b = s->first; b;) {
@@ -374,7 +472,7 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
     unic_fail_memory("[memory] %s: %lld MB asked for, %lld MB in use, the budget is %lld MB (UNIC_MEMORY sets it)", m->device->name,
                      (long long)(rounded >> 20), (long long)(m->stats.active >> 20), (long long)(m->stats.budget >> 20));
   } else {
-    b = bypass(m) ? take_alone(m, bytes, rounded, owner) : take_from(m->current, rounded, owner);
+    b = bypass(m) ? take_alone(m, bytes, rounded, owner) : rounded <= SMALL ? take_small(m->current, rounded, owner) : take_from(m->current, rounded, owner);
   }
   if (b) {
     m->stats.active += b->bytes;
@@ -402,7 +500,8 @@ void unic_memory_give(unic_block *b) {
     give_alone(m, b);
   } else {
     if (m->poison) memset(b->data, 0xcb, (size_t)b->bytes);
-    give_to(p, b);
+    if (b->home) give_to(p, b);
+    else give_small(p, b);
     if (p->orphan && p->live == 0) {
       pool_release_slabs(p);
       unic_delete(p);
@@ -450,6 +549,9 @@ void unic_memory_each(unic_memory *m, void (*visit)(void *context, void *owner, 
   for (slab *s = m->main.slabs; s; s = s->next)
     for (unic_block *b = s->first; b; b = b->next)
       if (!b->free && b->owner) visit(context, b->owner, b->bytes);
+  for (chunk *c = m->main.chunks; c; c = c->next)
+    for (int i = 0; i < PIECES; i++)
+      if (c->pieces[i].owner) visit(context, c->pieces[i].owner, c->pieces[i].bytes);
   pthread_mutex_unlock(&m->lock);
 }
 

@@ -42,7 +42,7 @@ void unic_memory_peak_reset(unic_memory *m);
 /* The door has collected garbage: debt starts again from here. */
 void unic_memory_settle(unic_memory *m);
 void unic_memory_budget_set(unic_memory *m, int64_t bytes);
-/* Called with every live block's owner and size, in address order. */
+/* Called with every live block's owner and size. */
 void unic_memory_each(unic_memory *m, void (*visit)(void *context, void *owner, int64_t bytes), void *context);
 
 /* Private pools for recorded steps (replay.h): between begin and end, blocks come from a pool of their own and go back to it, so that the
@@ -56,7 +56,7 @@ void unic_memory_pool_free(unic_memory *m, unic_memory_pool *pool);
 /* The bytes a process may use here: the lower of cgroup limit and available memory, less 1 GB; UNIC_MEMORY overrides ("4G", "800M"). */
 int64_t unic_memory_budget_host(void);
 
-/* Host structures (headers, nodes): calloc under the same fault injection. */
+/* Host structures (headers, nodes), zeroed, under the same fault injection. */
 void *unic_new(size_t bytes);
 void unic_delete(void *p);
 

@@ -336,11 +336,16 @@ unic_status unic_op_info_parse(unic_op_info *info) {
   UNIC_TRY(each_word(&p, info->op->again, note_again));
   UNIC_TRY(each_word(&p, info->op->grads, note_grad));
   UNIC_TRY(each_word(&p, info->op->layouts, note_layout));
+  info->plain = true;
   for (int i = 0; i < info->nargs; i++) {
     unic_kind kind = info->args[i].kind;
     info->args[i].is_tensor = kind == UNIC_KIND_TENSOR || kind == UNIC_KIND_OPERAND || kind == UNIC_KIND_SCALAR || kind == UNIC_KIND_RNG;
     if (kind == UNIC_KIND_SCALAR || kind == UNIC_KIND_RNG) info->args[i].layouts = UNIC_ACCEPT_CONTIGUOUS;
-    if (info->args[i].mutated) info->mutates = true;
+    const unic_arg_info *a = &info->args[i];
+    if (a->mutated) info->mutates = true;
+    if (kind == UNIC_KIND_TENSORS) info->lists = true;
+    if (kind == UNIC_KIND_TENSORS || kind == UNIC_KIND_SCALAR || kind == UNIC_KIND_RNG || a->mutated) info->plain = false;
+    else if (a->is_tensor && (a->type_class != UNIC_CLASS_T || a->dims_given || !(a->layouts & (UNIC_ACCEPT_ANY | UNIC_ACCEPT_DENSE | UNIC_ACCEPT_CONTIGUOUS)))) info->plain = false;
   }
   info->parsed = true;
   return UNIC_OK;

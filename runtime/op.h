@@ -143,7 +143,8 @@ enum {
   UNIC_OP_SERVICE = 8,       /* for the runtime, not for Lua */
   UNIC_OP_INPLACE = 16,      /* returns its first mutated argument, has no output of its own */
   UNIC_OP_METHOD = 32,       /* also a tensor method x:op(...) (first argument is a tensor) */
-  UNIC_OP_INTS = 64          /* T may be an integer type too */
+  UNIC_OP_INTS = 64,         /* T may be an integer type too */
+  UNIC_OP_PLAN_BACKWARD = 128   /* only the backward has a plan: the forward is launched without looking for one */
 };
 
 typedef struct unic_op {

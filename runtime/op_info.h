@@ -43,6 +43,8 @@ typedef struct unic_op_info {
   const unic_op *op;
   int index;
   bool parsed, differentiable, mutates;
+  bool lists;                         /* an argument is a list of tensors */
+  bool plain;                         /* tensors are of type T, of any rank, may be row-major, and none is written: see is_plain in dispatch.c */
   int nargs, nouts, visible;          /* visible outputs come first */
   unic_arg_info args[UNIC_MAX_ARGS];
   unic_out_info outs[UNIC_MAX_OUTS];

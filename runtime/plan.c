@@ -60,17 +60,23 @@ void unic_plan_clear(void) {
 
 typedef struct plan_key { int used; bool full; unsigned char bytes[KEY_MAX]; } plan_key;
 
-static void put(plan_key *k, const void *p, size_t n) {
+static inline void put(plan_key *k, const void *p, size_t n) {
   if (k->used + (int)n > KEY_MAX) { k->full = true; return; }
   memcpy(k->bytes + k->used, p, n);
   k->used += (int)n;
 }
 
 static void put_view(plan_key *k, const unic_view *v) {
-  unsigned char head[4] = {v->present, v->dtype, v->ndim, v->block};
-  put(k, head, sizeof head);
-  put(k, v->shape, v->ndim * sizeof *v->shape);
-  put(k, v->stride, v->ndim * sizeof *v->stride);
+  const unsigned char head[4] = {v->present, v->dtype, v->ndim, v->block};
+  if (k->used + 4 + 16 * v->ndim > KEY_MAX) { k->full = true; return; }
+  unsigned char *at = k->bytes + k->used;
+  memcpy(at, head, 4);
+  at += 4;
+  for (int d = 0; d < v->ndim; d++, at += 16) {   /* sizes that the compiler knows: a key is made for every launch that has a plan */
+    memcpy(at, &v->shape[d], 8);
+    memcpy(at + 8, &v->stride[d], 8);
+  }
+  k->used += 4 + 16 * v->ndim;
 }
 
 static void make_key(plan_key *key, const unic_op_info *info, const unic_kernel *k) {

@@ -50,7 +50,7 @@ static void drop_saved(unic_node *n) {
 void unic_node_unref(unic_node *n) {
   static unic_node *dead;
   static bool draining;
-  if (!n || atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) != 1) return;
+  if (!n || !unic_last_ref(&n->refs)) return;
   n->next_dead = dead;
   dead = n;
   if (draining) return;

@@ -8,7 +8,6 @@
 #define UNIC_ARENA_BYPASS 0
 #endif
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -60,10 +59,8 @@ unic_status unic_storage_new(struct unic_device *device, int64_t bytes, unic_sto
   return UNIC_OK;
 }
 
-void unic_storage_ref(unic_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
-
 void unic_storage_unref(unic_storage *s) {
-  if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
+  if (!s || !unic_last_ref(&s->refs)) return;
   unic_storage_drop_derived(s);
   if (s->block) unic_memory_give(s->block);
   if (s->release) s->release(s->release_context);
@@ -241,13 +238,8 @@ unic_status unic_tensor_alias(const unic_tensor *t, unic_tensor **out) {
   return unic_tensor_view(t, t->ndim, t->shape, t->stride, t->offset, out);
 }
 
-unic_tensor *unic_tensor_ref(unic_tensor *t) {
-  if (t) atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
-  return t;
-}
-
 void unic_tensor_unref(unic_tensor *t) {
-  if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+  if (!t || !unic_last_ref(&t->refs)) return;
   unic_tensor *grad = t->grad;
   struct unic_node *node = t->node;
   if (node) unic_node_forget(node, t);
@@ -255,14 +247,6 @@ void unic_tensor_unref(unic_tensor *t) {
   unic_delete(t);
   if (grad) unic_tensor_unref(grad);    /* a gradient has no node: one level deep */
   if (node) unic_node_unref(node);      /* frees chains of nodes in a loop of its own */
-}
-
-int64_t unic_tensor_numel(const unic_tensor *t) { return unic_shape_numel(t->ndim, t->shape); }
-int64_t unic_tensor_bytes(const unic_tensor *t) { return unic_tensor_numel(t) * unic_dtype_size(t->dtype); }
-struct unic_device *unic_tensor_device(const unic_tensor *t) { return t->storage->device; }
-
-void *unic_tensor_data(const unic_tensor *t) {
-  return t->storage->data ? (char *)t->storage->data + t->offset * unic_dtype_size(t->dtype) : NULL;
 }
 
 /* Strides of dimensions of size 1 say nothing and are skipped. */
@@ -280,7 +264,15 @@ static bool strides_are(const unic_tensor *t, unic_layout layout) {
   return true;
 }
 
-bool unic_tensor_is_contiguous(const unic_tensor *t) { return strides_are(t, UNIC_CONTIGUOUS); }
+bool unic_tensor_is_contiguous(const unic_tensor *t) {
+  if (t->block) return false;
+  int64_t expect = 1;
+  for (int d = t->ndim - 1; d >= 0; d--) {
+    if (t->shape[d] != 1 && t->stride[d] != expect) return unic_tensor_numel(t) == 0;
+    expect *= t->shape[d];
+  }
+  return true;
+}
 bool unic_tensor_is_channels_last(const unic_tensor *t) { return t->ndim == 4 && strides_are(t, UNIC_CHANNELS_LAST); }
 
 bool unic_tensor_is_dense(const unic_tensor *t) {

@@ -6,6 +6,8 @@
 #include "memory.h"
 #include "status.h"
 
+#include <stdatomic.h>
+
 enum { UNIC_MAX_RANK = 8 };
 
 struct unic_device;
@@ -76,22 +78,37 @@ unic_status unic_tensor_view(const unic_tensor *t, int ndim, const int64_t *shap
 /* The same look without any link to the tape (what the tape itself saves). */
 unic_status unic_tensor_alias(const unic_tensor *t, unic_tensor **out);
 
-unic_tensor *unic_tensor_ref(unic_tensor *t);
+/* Let go of a reference: true when it was the last. A sole owner sees the count of one and has nobody to be atomic against. */
+static inline bool unic_last_ref(_Atomic int32_t *refs) {
+  return atomic_load_explicit(refs, memory_order_acquire) == 1 || atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
+}
+static inline unic_tensor *unic_tensor_ref(unic_tensor *t) {
+  if (t) atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+  return t;
+}
 void unic_tensor_unref(unic_tensor *t);   /* NULL is fine; graphs of any depth are freed without recursion */
 
-int64_t unic_tensor_numel(const unic_tensor *t);
-int64_t unic_tensor_bytes(const unic_tensor *t);    /* of its elements */
-void *unic_tensor_data(const unic_tensor *t);       /* first element; device pointer, NULL on meta */
+static inline int64_t unic_tensor_numel(const unic_tensor *t) {
+  int64_t n = 1;
+  for (int d = 0; d < t->ndim; d++) n *= t->shape[d];
+  return n;
+}
+/* Bytes of its elements. */
+static inline int64_t unic_tensor_bytes(const unic_tensor *t) { return unic_tensor_numel(t) * unic_dtype_size((unic_dtype)t->dtype); }
+/* Its first element; a device pointer, NULL on meta. */
+static inline void *unic_tensor_data(const unic_tensor *t) {
+  return t->storage->data ? (char *)t->storage->data + t->offset * unic_dtype_size((unic_dtype)t->dtype) : NULL;
+}
 bool unic_tensor_is_contiguous(const unic_tensor *t);
 bool unic_tensor_is_channels_last(const unic_tensor *t);
 /* True when the elements fill one piece of memory without holes or overlap, in any order of dimensions. Blocked tensors are dense. */
 bool unic_tensor_is_dense(const unic_tensor *t);
 bool unic_tensor_same_layout(const unic_tensor *a, const unic_tensor *b);   /* shape, strides, block */
-struct unic_device *unic_tensor_device(const unic_tensor *t);
+static inline struct unic_device *unic_tensor_device(const unic_tensor *t) { return t->storage->device; }
 
 /* The number of the newest storage. */
 uint64_t unic_storage_newest(void);
-void unic_storage_ref(unic_storage *s);
+static inline void unic_storage_ref(unic_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
 void unic_storage_unref(unic_storage *s);
 /* An op has written to it: version up, derived forms stale, `line` noted. */
 void unic_storage_touch(unic_storage *s, uint32_t line);
