@@ -1,4 +1,4 @@
-/* PNG, read and written through libpng.
+/* PNG, read and written through libpng; what png_usual.c can read does not come here.
  *
  * libpng reports an error by a long jump. The jump ends in the same small function that set it up, and everything that must be freed is in
  * a struct of the caller, so that nothing leaks and no local is left undefined. Its own printing is switched off. */
@@ -94,6 +94,7 @@ static bool decode_guarded(decode_job *job) {
 }
 
 unic_status unic_png_decode(unic_image *image, const char *name, const void *data, int64_t bytes) {
+  if (unic_png_decode_usual(image, name, data, bytes)) return UNIC_OK;
   memset(image, 0, sizeof *image);
   decode_job job = {.data = data, .bytes = (size_t)bytes, .name = name, .image = image, .status = UNIC_OK};
   bool done = false;
