@@ -184,6 +184,17 @@ end
 
 -- ---- checks --------------------------------------------------------------------------------------------------------------------------
 
+-- Run a script in a process of its own, in the root of the tree; its exit code. Interrupted, we are too.
+local function run_program(program, path, words)
+  local function quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
+  local line = { "cd", quote(root), "&&", "exec", program, quote(path) }
+  for _, word in ipairs(words) do line[#line + 1] = quote(word) end
+  local status = os.execute(table.concat(line, " "))
+  -- wait(2)'s status: a signal in the low bits, else the exit code above them.
+  if status % 128 == 2 or status == 130 * 256 then leave(130) end
+  return status % 256 == 0 and status / 256 or 1
+end
+
 -- A check is a script spec/check/NAME.lua or NAME.sh. Its first comment line says what it checks, a line "Cost: ..." what it takes.
 local function find_checks()
   local list = {}
@@ -232,19 +243,18 @@ commands.check = function(words)
     end
   end
 
-  -- Each runs in a process of its own, in the root of the tree.
-  local function quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
   local failed = false
   for _, name in ipairs(names) do
     local check = checks[name]
-    local line = { "cd", quote(root), "&&", "exec", check.suffix == "lua" and "luajit" or "sh", quote(check.path) }
-    for _, option in ipairs(options) do line[#line + 1] = quote(option) end
-    local status = os.execute(table.concat(line, " "))
-    -- wait(2)'s status: a signal in the low bits, else the exit code above them.
-    if status % 128 == 2 or status == 130 * 256 then leave(130) end
-    failed = failed or status ~= 0
+    failed = run_program(check.suffix == "lua" and "luajit" or "sh", check.path, options) ~= 0 or failed
   end
   leave(failed and 1 or 0)
+end
+
+-- ---- measurements --------------------------------------------------------------------------------------------------------------------
+
+commands.bench = function(words)
+  leave(run_program("luajit", root .. "/spec/bench/main.lua", script_arguments(words, "bench", 2)))
 end
 
 -- ---- the rest ------------------------------------------------------------------------------------------------------------------------

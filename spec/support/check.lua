@@ -23,7 +23,7 @@ local function output_of(command)
 end
 
 --- The working tree as git would name it, changed and new files included: results are only resumed for the very same files. The checks
--- themselves and the texts are left out: a fault added to mutants.csv does not undo the ones tried before.
+-- themselves and the texts (results of ./unic bench too) are left out: a fault added to mutants.csv does not undo the ones tried before.
 -- @return a hash of 40 digits, or "unversioned" outside a git checkout
 function check.tree()
   -- A copy of the index, so that nothing gets staged by looking.
@@ -35,7 +35,7 @@ function check.tree()
     cp "$index" "$copy"
     export GIT_INDEX_FILE=$copy
     git add -A .
-    git rm -rq --cached --ignore-unmatch spec/check README.md
+    git rm -rq --cached --ignore-unmatch spec/check spec/bench/RESULTS.md README.md
     git write-tree]]
   local hash = output_of("sh -c " .. quote(script) .. " 2>/dev/null")
   return hash:match("^%x+$") and hash or "unversioned"

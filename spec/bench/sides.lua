@@ -1,0 +1,156 @@
+--- The two sides of a comparison of whole models: processes of ours and of a peer that take steps in turn.
+local fair = require "spec.bench.fair"
+
+local sides = {}
+
+-- Two steps, then the highest resident memory starts anew, three more: what is timed and looked at are steps 6 on and 3 on.
+local WARM, MARKED = 5, 2
+-- Memory is read when step 10 is done.
+local UNTIL = 10
+
+local function ours(bench, o, mode, memory)
+  local words = { "luajit", "spec/bench/worker.lua", mode, o.workload, o.dtype, memory or "full" }
+  words[#words + 1] = o.file
+  return bench:process(words, bench:our_env(o.threads))
+end
+
+local function theirs(bench, o, mode, peer)
+  return bench:process({ peer.python, "-W", "ignore", "spec/bench/peer.py", mode, o.workload, o.dtype, peer.run, o.file }, bench:peer_env(peer, o.threads))
+end
+
+--- Weights and inputs that both sides load, made by a peer's Python.
+-- @return a file; nil without peers
+function sides.state(bench, workload)
+  local peer = bench:peers()[1]
+  if not peer then return nil end
+  local file = ("%s/%s.pt"):format(bench.options.folder, (workload:gsub("%W", "_")))
+  local maker = bench:process({ peer.python, "-W", "ignore", "spec/bench/peer.py", "state", workload, file }, bench:peer_env(peer))
+  maker:close()
+  return file
+end
+
+-- Loss and gradient norm of the first step, each in a process of its own: what a model of its own without dropout takes must not count in the peak.
+local function first_step(start)
+  local side = start()
+  local answer = side:ask "norm"
+  side:close()
+  return answer
+end
+
+local function warm(side)
+  side:ask("steps " .. MARKED)
+  side:ask "mark"
+  side:ask("steps " .. WARM - MARKED)
+end
+
+-- What a process holds beyond its libraries, its parameters and its optimiser's state.
+local function net(side, peak, about) return peak - side.hello.imported - 4 * (about.parameters + about.state) end
+
+-- Steps in turn. Reads the peak of both when step UNTIL is done; ours may have taken more steps, its peak was read with the first.
+local function in_turn(bench, list, rounds)
+  local first = math.min(rounds, UNTIL - WARM)
+  local times = bench:alternate(list, { rounds = first })
+  local peaks = {}
+  for i, side in ipairs(list) do peaks[i] = side:ask "peak".peak end
+  if rounds > first then
+    for i, more in ipairs(bench:alternate(list, { rounds = rounds - first })) do
+      for _, seconds in ipairs(more) do times[i][#times[i] + 1] = seconds end
+    end
+  end
+  return times, peaks
+end
+
+-- One peer beside ours.
+local function against(bench, o, own, peer, refused)
+  local entry = { key = peer.key, name = peer.name, shipped = peer.shipped, refused = refused[peer.python] }
+  if entry.refused then return entry end
+  local side = theirs(bench, o, o.mode, peer)
+  local hello = side.hello
+  entry.about = ("PyTorch %s (%s, %d threads)"):format(peer.version, hello.isa, hello.threads)
+  entry.refused = fair.same_machine(own.hello, hello, o.threads)
+  if not entry.refused then
+    warm(side)
+    local times, peaks = in_turn(bench, { own, side }, o.rounds)
+    entry.ours, entry.times = times[1], times[2]
+    local about = side:ask "about"
+    entry.refused = fair.same_training(own:ask "about", about, o.mode == "work")
+    entry.memory = net(side, peaks[2], about)
+    entry.own_peak = peaks[1]
+  end
+  side:close()
+  return entry
+end
+
+--- Measure a workload: ours, beside every peer in turn, and beside ours with little memory.
+-- @param bench the suite's
+-- @param o `workload`, `dtype`, `file` (weights and inputs; nil: its own), `mode` ("work" or "infer"), `memory`, `low` (true: measured too), `threads`, `rounds`,
+-- `forms` of the peers
+-- @return the fields of a row: times, work, peers, memory
+function sides.compare(bench, o)
+  o.threads, o.rounds = o.threads or bench.options.threads, o.rounds or bench.options.rounds
+  local training = o.mode == "work"
+  local peers, refused = o.file and bench:peers(o.forms) or {}, {}
+  if training and (#peers > 0 or o.low) then
+    local own = first_step(function() return ours(bench, o, "work") end)
+    if o.low then
+      local low = first_step(function() return ours(bench, o, "work", "low") end)
+      if low.loss ~= own.loss or low.norm ~= own.norm then
+        error(("bench: %s %s: recomputing changes the first step: loss %.9g and %.9g, norm %.9g and %.9g"):format(o.workload, o.dtype, own.loss, low.loss,
+          own.norm, low.norm), 0)
+      end
+    end
+    for _, peer in ipairs(peers) do
+      if refused[peer.python] == nil then
+        local answer = first_step(function() return theirs(bench, o, "work", peer) end)
+        refused[peer.python] = fair.same_step(own, answer, o.dtype) or false
+        bench:say("%s %s, first step without dropout: loss %.6g, gradient norm %.6g; PyTorch %s: %.6g, %.6g", o.workload, o.dtype, own.loss, own.norm,
+          peer.version, answer.loss, answer.norm)
+      end
+    end
+  end
+
+  bench:peaks(o.threads, true)
+  local own = ours(bench, o, o.mode)
+  warm(own)
+  local row = { times = {}, peers = {}, threads = o.threads, memory = o.memory and {} or nil }
+  local function pool(times)
+    for _, seconds in ipairs(times) do row.times[#row.times + 1] = seconds end
+  end
+  local peak
+  for _, peer in ipairs(peers) do
+    local entry = against(bench, o, own, peer, refused)
+    entry.refused = entry.refused or nil
+    peak, entry.own_peak = peak or entry.own_peak, nil
+    if entry.ours then pool(entry.ours) end
+    row.peers[#row.peers + 1] = entry
+  end
+  if #row.times == 0 then
+    local times, peaks = in_turn(bench, { own }, o.rounds)
+    peak = peak or peaks[1]
+    pool(times[1])
+  end
+  if o.memory then
+    local m = row.memory
+    local about = own:ask "about"
+    m.full = net(own, peak, about)
+    if o.low then
+      local low = ours(bench, o, o.mode, "low")
+      warm(low)
+      local times, peaks = in_turn(bench, { own, low }, o.rounds)
+      m.low, m.low_speed = net(low, peaks[2], about), 1 / bench.statistics.ratio(times[2], times[1]).median
+      low:close()
+    end
+    for _, peer in ipairs(row.peers) do
+      if not peer.refused then m.leanest = math.min(m.leanest or math.huge, peer.memory) end
+    end
+  end
+  -- Last, as the notes of the launches take memory of their own.
+  local work = own:ask "work"
+  for dtype, rate in pairs(work.best) do bench:reached(dtype, rate, o.threads) end
+  row.work = { flops = work.flops, bytes = work.bytes }
+  if o.memory then row.memory.bound = work.kept + work.gradients + work.inputs end
+  own:close()
+  return row
+end
+
+return sides
