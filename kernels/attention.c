@@ -599,11 +599,13 @@ static unic_status attention_reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-/* Two products over S x L x D. */
+/* Products over S x L x D: two in forward; dp and one for each wanted gradient in backward (p, made again, is not counted: the forward did it). */
 static double attention_flops(const unic_kernel *k) {
   struct attention a;
   describe(k, &a);
-  return 4.0 * (double)a.batches * (double)a.heads * (double)a.queries * (double)a.keys * (double)a.depth;
+  bool packed = places_of(k->op) == &places[PACKED];
+  int products = !k->backward ? 2 : packed ? 4 : k->din[0].present + k->din[1].present + k->din[2].present + (k->din[0].present || k->din[1].present);
+  return 2.0 * products * (double)a.batches * (double)a.heads * (double)a.queries * (double)a.keys * (double)a.depth;
 }
 
 #define ATTENTION_DOC \

@@ -140,14 +140,17 @@ static unic_status conv_transpose2d_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-static double conv2d_flops(const unic_kernel *k) {
+/* Of one product. */
+static double conv2d_size(const unic_kernel *k) {
   const unic_view *w = &k->in[WEIGHT];
   return 2.0 * (double)k->out[Y].numel * (double)(w->shape[1] * w->shape[2] * w->shape[3]);
 }
 
+static double conv2d_flops(const unic_kernel *k) { return conv2d_size(k) * unic_products(k, X, WEIGHT); }
+
 static double conv_transpose2d_flops(const unic_kernel *k) {
   const unic_view *w = &k->in[WEIGHT];
-  return 2.0 * (double)k->in[X].numel * (double)(w->shape[1] * w->shape[2] * w->shape[3]);
+  return 2.0 * (double)k->in[X].numel * (double)(w->shape[1] * w->shape[2] * w->shape[3]) * unic_products(k, X, WEIGHT);
 }
 
 /* ---------------------------------------------------------------- plan */
@@ -599,7 +602,7 @@ static void forward_channels(void *context, int64_t begin, int64_t end) {
 }
 
 /* Output channels per chunk: all of them where waking a second thread would cost more than the loops. */
-static int64_t reference_chunk(const unic_kernel *k) { return conv2d_flops(k) < 1e6 ? k->in[WEIGHT].shape[0] : 1; }
+static int64_t reference_chunk(const unic_kernel *k) { return conv2d_size(k) < 1e6 ? k->in[WEIGHT].shape[0] : 1; }
 
 static unic_status conv2d_reference(const unic_kernel *k) {
   unic_parallel_for(k->in[WEIGHT].shape[0], reference_chunk(k), forward_channels, (void *)(uintptr_t)k);

@@ -355,7 +355,7 @@ static unic_status cross_correlation_reference_backward(const unic_kernel *k) {
 
 static double cross_correlation_flops(const unic_kernel *k) {
   sizes s = sizes_of(k);
-  return 2.0 * (double)s.vectors * (double)k->in[A].numel;
+  return 2.0 * (double)s.vectors * (double)k->in[A].numel * unic_products(k, A, B);
 }
 
 static const unic_op op_cross_correlation = {

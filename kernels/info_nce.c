@@ -362,7 +362,7 @@ static unic_status info_nce_reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-static double info_nce_flops(const unic_kernel *k) { return 2.0 * (double)k->in[A].shape[0] * (double)k->in[A].numel; }
+static double info_nce_flops(const unic_kernel *k) { return 2.0 * (double)k->in[A].shape[0] * (double)k->in[A].numel * unic_products(k, A, B); }
 
 static const unic_op op_info_nce = {
   .name = "info_nce",

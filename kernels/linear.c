@@ -401,7 +401,7 @@ static unic_status linear_reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-static double linear_flops(const unic_kernel *k) { return 2.0 * (double)k->out[Y].numel * (double)k->in[WEIGHT].shape[1]; }
+static double linear_flops(const unic_kernel *k) { return 2.0 * (double)k->out[Y].numel * (double)k->in[WEIGHT].shape[1] * unic_products(k, X, WEIGHT); }
 
 static const unic_op op_linear = {
   .name = "linear",

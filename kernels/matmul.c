@@ -581,7 +581,9 @@ static unic_status matmul_reference_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-static double matmul_flops(const unic_kernel *k) { return 2.0 * (double)k->out[0].numel * (double)k->in[A].shape[k->in[A].ndim - 1]; }
+static double matmul_flops(const unic_kernel *k) {
+  return 2.0 * (double)k->out[0].numel * (double)k->in[A].shape[k->in[A].ndim - 1] * unic_products(k, A, B);
+}
 
 static const unic_op op_matmul = {
   .name = "matmul",

@@ -171,8 +171,13 @@ typedef struct unic_op {
   uint32_t flags;
   unic_autocast autocast;
   int addends;                           /* gradients of an output that the backward kernel sums itself: 0 or 1 = one, 2 = two */
-  double (*flops)(const unic_kernel *k); /* of the forward (twice that counts for the backward); NULL: memory-bound */
+  /* Flops of the launch; in backward of the products that are done, by the gradients that are wanted (unic_products). NULL: memory-bound */
+  double (*flops)(const unic_kernel *k);
 } unic_op;
+
+/* For `flops` of an op that multiplies in[a] and in[b]: products as large as the forward's that this launch does. A backward does one for each of
+   the two whose gradient is wanted: none for the picture of a first layer, none for a frozen weight. */
+static inline double unic_products(const unic_kernel *k, int a, int b) { return k->backward ? k->din[a].present + k->din[b].present : 1; }
 
 /* What an element-wise kernel writes: its output, or its first argument when the op works in place. */
 static inline const unic_view *unic_result(const unic_kernel *k) { return k->op->flags & UNIC_OP_INPLACE ? &k->in[0] : &k->out[0]; }

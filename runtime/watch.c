@@ -79,7 +79,7 @@ static void note(const unic_kernel *k, bool form, double begin, double end) {
   if (form) return;
   for (int j = 0; j < info->visible; j++) e->made += (double)k->out[j].numel * (double)unic_dtype_size((unic_dtype)k->out[j].dtype);
   e->bytes = moved(info, k);
-  if (k->op->flops) e->flops = k->op->flops(k) * (k->backward ? 2 : 1);
+  if (k->op->flops) e->flops = k->op->flops(k);
 }
 
 void unic_profile_abstract(const unic_kernel *k) {

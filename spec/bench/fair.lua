@@ -33,6 +33,11 @@ function fair.same_step(ours, theirs, dtype)
   if not (apart(ours.norm, theirs.norm) <= t.norm) then return ("the gradient norms differ: %.6g and %.6g"):format(ours.norm, theirs.norm) end
 end
 
+--- Is the result of a forward pass the same?
+function fair.same_result(ours, theirs, dtype)
+  if not (apart(ours, theirs) <= fair.tolerance[dtype].loss) then return ("the losses differ: %.6g and %.6g"):format(ours, theirs) end
+end
+
 --- Are threads, cores and environment the same? From the first object of each process.
 function fair.same_machine(ours, theirs, threads)
   if ours.threads ~= threads or theirs.threads ~= threads then

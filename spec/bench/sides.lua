@@ -8,7 +8,12 @@ local WARM, MARKED = 5, 2
 -- Memory is read when step 10 is done.
 local UNTIL = 10
 
-local function ours(bench, o, mode, memory)
+--- A process of ours.
+-- @param bench the suite's
+-- @param o `workload`, `dtype`, `file`, `threads`
+-- @param mode "work" or "infer"
+-- @param memory "full" (as it is without a word) or "low"
+function sides.ours(bench, o, mode, memory)
   local words = { "luajit", "spec/bench/worker.lua", mode, o.workload, o.dtype, memory or "full" }
   words[#words + 1] = o.file
   return bench:process(words, bench:our_env(o.threads))
@@ -37,7 +42,8 @@ local function first_step(start)
   return answer
 end
 
-local function warm(side)
+--- The steps that go before, the start of the highest resident memory among them.
+function sides.warm(side)
   side:ask("steps " .. MARKED)
   side:ask "mark"
   side:ask("steps " .. WARM - MARKED)
@@ -69,11 +75,15 @@ local function against(bench, o, own, peer, refused)
   entry.about = ("PyTorch %s (%s, %d threads)"):format(peer.version, hello.isa, hello.threads)
   entry.refused = fair.same_machine(own.hello, hello, o.threads)
   if not entry.refused then
-    warm(side)
+    sides.warm(side)
     local times, peaks = in_turn(bench, { own, side }, o.rounds)
     entry.ours, entry.times = times[1], times[2]
     local about = side:ask "about"
     entry.refused = fair.same_training(own:ask "about", about, o.mode == "work")
+    -- A training step's first was looked at before; a forward pass is the same every time.
+    if o.mode == "infer" then
+      entry.refused = entry.refused or fair.same_result(own:ask("steps 1").loss, side:ask("steps 1").loss, o.dtype)
+    end
     entry.memory = net(side, peaks[2], about)
     entry.own_peak = peaks[1]
   end
@@ -91,9 +101,9 @@ function sides.compare(bench, o)
   local training = o.mode == "work"
   local peers, refused = o.file and bench:peers(o.forms) or {}, {}
   if training and (#peers > 0 or o.low) then
-    local own = first_step(function() return ours(bench, o, "work") end)
+    local own = first_step(function() return sides.ours(bench, o, "work") end)
     if o.low then
-      local low = first_step(function() return ours(bench, o, "work", "low") end)
+      local low = first_step(function() return sides.ours(bench, o, "work", "low") end)
       if low.loss ~= own.loss or low.norm ~= own.norm then
         error(("bench: %s %s: recomputing changes the first step: loss %.9g and %.9g, norm %.9g and %.9g"):format(o.workload, o.dtype, own.loss, low.loss,
           own.norm, low.norm), 0)
@@ -110,8 +120,8 @@ function sides.compare(bench, o)
   end
 
   bench:peaks(o.threads, true)
-  local own = ours(bench, o, o.mode)
-  warm(own)
+  local own = sides.ours(bench, o, o.mode)
+  sides.warm(own)
   local row = { times = {}, peers = {}, threads = o.threads, memory = o.memory and {} or nil }
   local function pool(times)
     for _, seconds in ipairs(times) do row.times[#row.times + 1] = seconds end
@@ -134,8 +144,8 @@ function sides.compare(bench, o)
     local about = own:ask "about"
     m.full = net(own, peak, about)
     if o.low then
-      local low = ours(bench, o, o.mode, "low")
-      warm(low)
+      local low = sides.ours(bench, o, o.mode, "low")
+      sides.warm(low)
       local times, peaks = in_turn(bench, { own, low }, o.rounds)
       m.low, m.low_speed = net(low, peaks[2], about), 1 / bench.statistics.ratio(times[2], times[1]).median
       low:close()

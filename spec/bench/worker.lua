@@ -122,7 +122,8 @@ function commands.about()
   end
   local rates = {}
   side.model:apply(function(m)
-    for _, rate in ipairs { m.dropout or 0, m.attention_dropout or 0 } do
+    local own = (m._name == "Dropout" or m._name == "DropPath") and m.p
+    for _, rate in ipairs { m.dropout or 0, m.attention_dropout or 0, own or 0 } do
       if type(rate) == "number" and rate > 0 then rates[rate] = true end
     end
   end)

@@ -44,7 +44,7 @@ function MAKE.vit_b16(o)
 end
 
 function MAKE.vit_l32(o)
-  return classified(vit.vit_l32 { classes = 1000, checkpoint = o.low }, pixels(o.batch or 8, 224), 1000)
+  return classified(vit.vit_l32 { classes = 1000, drop_path = 0, checkpoint = o.low }, pixels(o.batch or 8, 224), 1000)
 end
 
 function MAKE.bert_base(o)
@@ -53,11 +53,11 @@ end
 
 -- As recipes/pretrain_medunic.lua with --preset official: nine text layers frozen, two views, two dropout passes, all three losses.
 function MAKE.medunic(o)
-  local n = o.batch or 8
-  local model = Medunic { vision = "resnet50", text = "bert_base", vocab = 30522, channels = 3, size = 224, checkpoint = o.low, dropout = o.dropout }
+  local n, size = o.batch or 8, o.size or 224
+  local model = Medunic { vision = "resnet50", text = "bert_base", vocab = 30522, channels = 3, size = size, checkpoint = o.low, dropout = o.dropout }
   model.text_encoder:freeze(9)
   return {
-    model = model, inputs = { view1 = pixels(n, 224), view2 = pixels(n, 224), ids = tokens(n, o.length or 128) }, clip = 1,
+    model = model, inputs = { view1 = pixels(n, size), view2 = pixels(n, size), ids = tokens(n, o.length or 128) }, clip = 1,
     loss = function(self)
       local m, i = self.model, self.inputs
       local v1, v2 = m:image(i.view1), m:image(i.view2)

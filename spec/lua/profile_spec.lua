@@ -2,6 +2,7 @@
 local unic = require "unic"
 local cjson = require "cjson"
 local nn = require "unic.nn"
+local ops = require("unic.core").ops.call
 local support = require "spec.support.files"
 
 local function rows_of(report)
@@ -24,7 +25,8 @@ describe("unic.profile", function()
     assert.equal(3 * 4 * (32 * 48 + 48 * 16 + 32 * 16), rows.matmul.bytes)
     assert.equal(3, rows["matmul backward"].calls)
     assert.equal(3 * 2 * 4 * 32 * 16, rows.relu.bytes)
-    assert.equal(2 * rows.matmul.flops, rows["matmul backward"].flops)
+    -- b wants no gradient, so one product is done.
+    assert.equal(rows.matmul.flops, rows["matmul backward"].flops)
     local inside = 0
     for _, row in ipairs(report.rows) do
       assert.is_true(row.seconds > 0)
@@ -35,6 +37,29 @@ describe("unic.profile", function()
     for _, words in ipairs { "op +calls", "\nmatmul backward +3 ", "\nops together +%d+ ", "\nLua, dispatch", "\npeak, measured on %d+ threads: %d+ GFLOP/s" } do
       assert.is_truthy(text:find(words), words .. " in\n" .. text)
     end
+  end)
+
+  it("counts the products of a backward that are done: one for each gradient that is wanted", function()
+    local function ratio(op, fn)
+      local rows = rows_of(unic.profile(function() fn():sum():backward() end))
+      return rows[op .. " backward"].flops / rows[op].flops
+    end
+    local function new(wanted, ...) return unic.randn(...):requires_grad_(wanted) end
+    for _, wanted in ipairs { { true, true, 2 }, { true, false, 1 }, { false, true, 1 } } do
+      local first, second, products = unpack(wanted)
+      assert.equal(products, ratio("matmul", function() return new(first, 4, 8):matmul(new(second, 8, 3)) end))
+      assert.equal(products, ratio("linear", function() return ops.linear(new(first, 4, 8), new(second, 3, 8), new(true, 3)) end))
+      assert.equal(products, ratio("conv2d", function() return ops.conv2d(new(first, 2, 3, 8, 8), new(second, 4, 3, 3, 3)) end))
+      assert.equal(products, ratio("conv_transpose2d", function() return ops.conv_transpose2d(new(first, 2, 3, 8, 8), new(second, 3, 4, 3, 3)) end))
+      assert.equal(products, ratio("info_nce", function() return ops.info_nce(new(first, 4, 8), new(second, 4, 8), unic.tensor(1)) end))
+      assert.equal(products, ratio("cross_correlation", function() return ops.cross_correlation(new(first, 4, 8), new(second, 4, 8)) end))
+    end
+    -- Of q, k, v: a product each, and dy v' for q or k; the forward does two.
+    local function attention(q, k, v) return ratio("attention", function() return ops.attention(new(q, 2, 4, 2, 8), new(k, 2, 4, 2, 8), new(v, 2, 4, 2, 8)) end) end
+    assert.equal(2, attention(true, true, true))
+    assert.equal(1, attention(true, false, false))
+    assert.equal(.5, attention(false, false, true))
+    assert.equal(2, ratio("self_attention", function() return new(true, 2, 4, 3, 2, 8):self_attention() end))
   end)
 
   it("counts what is written in place as read and written", function()

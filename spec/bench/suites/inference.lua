@@ -1,0 +1,27 @@
+--- Inference: forward passes of ResNet-50, ViT-B/16, ViT-L/32 and BERT-base, in batches and one by one
+-- Cost: about 2 min; with --vs torch about 20 min
+local sides = require "spec.bench.sides"
+
+local SIZES = {
+  { "resnet50", { 16, 1 }, "size=224" }, { "vit_b16", { 8, 1 }, "size=224" }, { "vit_l32", { 8, 1 } }, { "bert_base", { 8, 1 }, "length=128" },
+}
+
+return function(bench)
+  for _, item in ipairs(SIZES) do
+    local name, batches, size = unpack(item)
+    for _, batch in ipairs(bench.options.quick and { 1 } or batches) do
+      local workload = ("%s:batch=%d%s"):format(name, batch, size and "," .. size or "")
+      local file
+      for _, dtype in ipairs { "f32", "bf16" } do
+        local title = ("%s b%d"):format(name, batch)
+        if bench:wants(title, dtype) then
+          file = file or sides.state(bench, workload)
+          local row = sides.compare(bench, { workload = workload, dtype = dtype, file = file, mode = "infer" })
+          row.name, row.dtype, row.unit = title, dtype, "ms"
+          bench:row(row)
+        end
+      end
+      if file then os.remove(file) end
+    end
+  end
+end
