@@ -229,7 +229,7 @@ local function pretended(change)
 end
 
 local function compare(bench, more)
-  local o = { workload = "resnet50", dtype = "f32", file = "f", mode = "work", memory = true, low = true }
+  local o = { workload = "resnet50", dtype = "f32", file = "f", peers = bench:lacking(), mode = "work", memory = true, low = true }
   for k, v in pairs(more or {}) do o[k] = v end
   local row
   local text = printed(function() row = bench:judge(sides.compare(bench, o)) end)
@@ -291,7 +291,7 @@ describe("bench: a comparison", function()
       end
       return side
     end
-    local ok, why = pcall(sides.compare, bench, { workload = "resnet50", dtype = "f32", file = "f", mode = "work", memory = true, low = true })
+    local ok, why = pcall(sides.compare, bench, { workload = "resnet50", dtype = "f32", peers = {}, mode = "work", memory = true, low = true })
     assert.is_false(ok)
     assert.matches("recomputing changes the first step", why)
   end)
@@ -344,6 +344,34 @@ describe("bench: rows", function()
     assert.is_false(again:wants("a", "f32"))
     bench.options.dtypes = { "bf16" }
     assert.is_false(again:wants("big", "f32"))
+  end)
+
+  it("of steps get the peers that they do not have yet, beside those that they have", function()
+    local bench = pretended()
+    local options = bench.options
+    options.only, options.dtypes, options.resume = "resnet50", { "f32" }, true
+    local own_peers = bench.peers()
+    local function run()
+      local again = pretended()
+      again.options.folder, again.known, again.tree = options.folder, {}, bench.tree
+      for key, value in pairs(options) do again.options[key] = value end
+      for _, row in ipairs(store.read(options.folder, "pretended").rows) do again.known[store.key(row)] = row end
+      again.peers = function() return own_peers end
+      printed(function() loadfile "spec/bench/suites/steps.lua"()(again) end)
+      return store.read(options.folder, "pretended").rows[1], again.asked
+    end
+    local row = run()
+    assert.equal(1, #row.peers)
+    assert.equal(7, #row.times)
+    local _, asked = run()
+    assert.equal(0, #asked)
+    own_peers[2] = { key = "1-tuned", name = "Peer 1 tuned", python = "python", version = "1", form = "tuned", run = "eager", tuned = true }
+    row, asked = run()
+    assert.equal(2, #row.peers)
+    assert.equal(14, #row.times)
+    assert.is_nil(table.concat(asked, ";"):find("low", 1, true))
+    assert.equal(1200, row.memory.low)
+    for _, peer in ipairs(row.peers) do close(peer.ratio.median, 1.5) end
   end)
 
   it("become RESULTS.md: bars met and short, ratios, memory", function()

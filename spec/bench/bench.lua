@@ -43,8 +43,8 @@ end
 
 --------------------------------------------------------------------------------------------------------------------------------- rows
 
---- Is this row asked for (`--only`, `--dtype`), and with `--resume` not there yet for this tree?
-function Bench:wants(name, dtype)
+--- Is this row asked for (`--only`, `--dtype`)?
+function Bench:chosen(name, dtype)
   local options = self.options
   if options.only then
     local found = false
@@ -53,9 +53,34 @@ function Bench:wants(name, dtype)
   end
   local chosen = not dtype
   for _, known in ipairs(options.dtypes) do chosen = chosen or known == dtype end
-  if not chosen then return false end
-  local row = options.resume and self.known[store.key { name = name, dtype = dtype }]
-  return not (row and row.tree == self.tree and (row.vs or not options.vs))
+  return chosen
+end
+
+--- With `--resume`: the row as it was measured for this very tree, with as many threads.
+-- @return a row, or nil
+function Bench:kept(name, dtype)
+  local row = self.options.resume and self.known[store.key { name = name, dtype = dtype }]
+  return row and row.tree == self.tree and row.threads == self.options.threads and row or nil
+end
+
+--- Is this row asked for, and with `--resume` not there yet (with peers, if those are asked for)?
+function Bench:wants(name, dtype)
+  if not self:chosen(name, dtype) then return false end
+  local row = self:kept(name, dtype)
+  return not row or self.options.vs ~= nil and row.vs == nil
+end
+
+--- The peers that a row does not have yet.
+-- @param kept what `kept` returned; nil: none of them
+-- @return a list as that of `peers`
+function Bench:lacking(kept)
+  local there = {}
+  for _, peer in ipairs(kept and kept.peers or {}) do there[peer.key] = not peer.refused end
+  local list = {}
+  for _, peer in ipairs(self:peers()) do
+    if not there[peer.key] then list[#list + 1] = peer end
+  end
+  return list
 end
 
 --- Work out what follows from a row's measurements: summaries, the limit and the share of it, ratios. `row` does it too; before it, for a suite whose bars

@@ -1,13 +1,13 @@
 --- Are two sides alike, so that a ratio between them says something? Each check is a sentence when it fails, and then no ratio is printed.
 local fair = {}
 
--- How far loss and gradient norm of the first step without dropout may be apart, relative to the larger. The two sides sum in other orders: a loss is a mean
--- over few samples, a norm a sum over millions of squares in which errors cancel. At random weights a deep ResNet with batch norm multiplies rounding
--- errors by 1e5 (its single gradients differ by 1-3 % between two correct f32 implementations, their norm by 1e-4); in bf16, with 8 bits, the same chain
--- leaves 1 % in the loss and a few in the norm. What the check is for, another function (a layer, a loss term, a scale of 1/sqrt(d) left out), is far above.
+-- How far loss and gradient norm of the first step without dropout may be apart, relative to the larger: a mean over a few samples, and the root of a sum over
+-- millions of squares in which errors cancel. Measured here against PyTorch, largest of the five workloads: f32 3e-6 and 3e-5 (Med-UniC, whose losses stand on
+-- batch norm over eight samples; the others 1e-7 and 5e-6), bf16 6e-4 and 2e-4 (all but Med-UniC). What the check is for is far above: a stochastic depth that one side had
+-- and the other had not was 4e-2.
 fair.tolerance = {
-  f32 = { loss = 1e-4, norm = 1e-3 },
-  bf16 = { loss = 2e-2, norm = 1e-1 },
+  f32 = { loss = 2e-5, norm = 2e-4 },
+  bf16 = { loss = 1e-2, norm = 2e-2 },
 }
 
 local function apart(a, b) return math.abs(a - b) / math.max(math.abs(a), math.abs(b), 1e-30) end

@@ -19,7 +19,7 @@ local function sides(ratio) return ("%.2fx (pairs %.2f to %.2f, minima %.2f)"):f
 -- @return lines, each with its end
 function report.row(row)
   local lines = {}
-  local function add(name, format, ...) lines[#lines + 1] = ("%-34s "):format(name) .. format:format(...) end
+  local function add(name, format, ...) lines[#lines + 1] = ("%-38s "):format(name) .. format:format(...) end
   local unit = row.unit or "ms"
   if row.seconds then
     local s = row.seconds

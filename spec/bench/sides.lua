@@ -34,7 +34,7 @@ function sides.state(bench, workload)
   return file
 end
 
--- Loss and gradient norm of the first step, each in a process of its own: what a model of its own without dropout takes must not count in the peak.
+-- Loss and gradient norm of the first step, each in a process of its own: a second model, without dropout, must not count in the peak.
 local function first_step(start)
   local side = start()
   local answer = side:ask "norm"
@@ -73,6 +73,7 @@ local function against(bench, o, own, peer, refused)
   local side = theirs(bench, o, o.mode, peer)
   local hello = side.hello
   entry.about = ("PyTorch %s (%s, %d threads)"):format(peer.version, hello.isa, hello.threads)
+  bench:say("%s: %s", peer.name, entry.about)
   entry.refused = fair.same_machine(own.hello, hello, o.threads)
   if not entry.refused then
     sides.warm(side)
@@ -93,16 +94,17 @@ end
 
 --- Measure a workload: ours, beside every peer in turn, and beside ours with little memory.
 -- @param bench the suite's
--- @param o `workload`, `dtype`, `file` (weights and inputs; nil: its own), `mode` ("work" or "infer"), `memory`, `low` (true: measured too), `threads`, `rounds`,
--- `forms` of the peers
+-- @param o `workload`, `dtype`, `mode` ("work" or "infer"), `peers` (a list), `file` (weights and inputs; nil without peers), `memory`, `low` (true: measured
+-- too), `kept` (what an earlier part of this run measured: its steps and peers are added)
 -- @return the fields of a row: times, work, peers, memory
 function sides.compare(bench, o)
-  o.threads, o.rounds = o.threads or bench.options.threads, o.rounds or bench.options.rounds
-  local training = o.mode == "work"
-  local peers, refused = o.file and bench:peers(o.forms) or {}, {}
-  if training and (#peers > 0 or o.low) then
+  o.threads, o.rounds = bench.options.threads, bench.options.rounds
+  local training, kept = o.mode == "work", o.kept or {}
+  local peers, refused = o.peers, {}
+  local low_done = kept.memory and kept.memory.low
+  if training and (#peers > 0 or o.low and not low_done) then
     local own = first_step(function() return sides.ours(bench, o, "work") end)
-    if o.low then
+    if o.low and not low_done then
       local low = first_step(function() return sides.ours(bench, o, "work", "low") end)
       if low.loss ~= own.loss or low.norm ~= own.norm then
         error(("bench: %s %s: recomputing changes the first step: loss %.9g and %.9g, norm %.9g and %.9g"):format(o.workload, o.dtype, own.loss, low.loss,
@@ -134,16 +136,24 @@ function sides.compare(bench, o)
     if entry.ours then pool(entry.ours) end
     row.peers[#row.peers + 1] = entry
   end
+  local measured = {}
+  for _, peer in ipairs(peers) do measured[peer.key] = true end
+  for _, peer in ipairs(kept.peers or {}) do
+    if not measured[peer.key] then row.peers[#row.peers + 1] = peer end
+  end
   if #row.times == 0 then
     local times, peaks = in_turn(bench, { own }, o.rounds)
     peak = peak or peaks[1]
     pool(times[1])
   end
+  pool(kept.times or {})
   if o.memory then
     local m = row.memory
     local about = own:ask "about"
     m.full = net(own, peak, about)
-    if o.low then
+    if low_done then
+      m.low, m.low_speed = kept.memory.low, kept.memory.low_speed
+    elseif o.low then
       local low = sides.ours(bench, o, o.mode, "low")
       sides.warm(low)
       local times, peaks = in_turn(bench, { own, low }, o.rounds)

@@ -1,5 +1,5 @@
 --- Growth: time per flop of a training step from small to large batches, sequences and pictures; one thread against all
--- Cost: about 12 min
+-- Cost: about 17 min
 local bars = require "spec.bench.bars"
 local sides = require "spec.bench.sides"
 

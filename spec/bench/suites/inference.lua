@@ -14,9 +14,11 @@ return function(bench)
       local file
       for _, dtype in ipairs { "f32", "bf16" } do
         local title = ("%s b%d"):format(name, batch)
-        if bench:wants(title, dtype) then
-          file = file or sides.state(bench, workload)
-          local row = sides.compare(bench, { workload = workload, dtype = dtype, file = file, mode = "infer" })
+        local kept = bench:kept(title, dtype)
+        local peers = bench:chosen(title, dtype) and bench:lacking(kept) or {}
+        if bench:wants(title, dtype) or #peers > 0 then
+          if #peers > 0 then file = file or sides.state(bench, workload) end
+          local row = sides.compare(bench, { workload = workload, dtype = dtype, file = file, peers = peers, kept = kept, mode = "infer" })
           row.name, row.dtype, row.unit = title, dtype, "ms"
           bench:row(row)
         end
