@@ -62,6 +62,10 @@ describe("bench: the limit", function()
     close(limit.seconds({ flops = 300, bytes = 50, how = "larger" }, "f32", peaks), 5)
     close(limit.seconds({ flops = { bf16 = 100 } }, "bf16", { flops = { f32 = 100 }, bytes = 10 }), 1)
     assert.is_nil(limit.seconds({}, "f32", peaks))
+    local large = { flops = { f32 = 5e11, bf16 = 1e12 }, bytes = 1e11 }
+    assert.equal("389 Gflop in bf16 at 1000/s + 1.5 Gflop in f32 at 500/s + 5.57 GB at 100/s",
+      limit.text({ flops = { f32 = 1.5e9, bf16 = 389e9 }, bytes = 5.57e9 }, "bf16", large))
+    assert.equal("2 Gflop at 500/s or 5.57 GB at 100/s", limit.text({ flops = 2e9, bytes = 5.57e9, how = "larger" }, "f32", large))
   end)
 
   it("is made of a step's products and of what the other launches move", function()
@@ -386,7 +390,7 @@ describe("bench: rows", function()
     for _, line in ipairs {
       "Machine: P, 2 cores, 16 GiB", "Peers: PyTorch 1 (x, 2 threads)", "Bars: 1 met, 2 short: two, three", "| one | 1.500 | at least 1.150 | 1.400 | met |",
       "| two | not measured | at least 1.000 |  | **short** |", "| three | 3.000 | at most 2.000 |  | **short** |",
-      "| resnet50 | f32 | Peer 1 eager | 3000 ms | 3000 | 3000 | 1.50 | 1.50 | 1.50 to 1.50 |", "| resnet50 | f32 | 2000 ms | 2000 | 2000 | 7 | 1500 | 75 % |",
+      "| resnet50 | f32 | Peer 1 eager | 3000 ms | 3000 | 3000 | 1.50 | 1.50 | 1.50 to 1.50 |", "| resnet50 | f32 | 2000 ms | 2000 | 2000 | 7 | 1500 | 1e-06 Gflop at 0/s + 5e-07 GB at 0/s | 75 % |",
     } do
       assert.is_truthy(text:find(line, 1, true), line .. " in\n" .. text)
     end

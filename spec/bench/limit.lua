@@ -57,4 +57,21 @@ function limit.seconds(work, dtype, peaks)
   return work.how == "larger" and math.max(compute, moved) or compute + moved
 end
 
+--- What a limit is made of, in words.
+-- @return "388.8 Gflop at 524/s + 5.57 GB at 106/s"
+function limit.text(work, dtype, peaks)
+  local parts = {}
+  local flops = type(work.flops) == "table" and work.flops or { [dtype] = work.flops or 0 }
+  local types = {}
+  for type_, n in pairs(flops) do
+    if n > 0 then types[#types + 1] = type_ end
+  end
+  table.sort(types, function(a, b) return flops[a] > flops[b] end)
+  for _, type_ in ipairs(types) do
+    parts[#parts + 1] = ("%.4g Gflop%s at %.0f/s"):format(flops[type_] / 1e9, #types > 1 and " in " .. type_ or "", (peaks.flops[type_] or peaks.flops.f32) / 1e9)
+  end
+  if (work.bytes or 0) > 0 then parts[#parts + 1] = ("%.3g GB at %.0f/s"):format(work.bytes / 1e9, peaks.bytes / 1e9) end
+  return table.concat(parts, work.how == "larger" and " or " or " + ")
+end
+
 return limit

@@ -1,4 +1,6 @@
 --- Rows as text: lines for the terminal, tables for RESULTS.md.
+local limit = require "spec.bench.limit"
+
 local report = {}
 
 local SCALE = { s = 1, ms = 1e3, us = 1e6, ns = 1e9 }
@@ -51,10 +53,13 @@ end
 
 ------------------------------------------------------------------------------------------------------------------------- RESULTS.md
 
+-- Columns of words, from the left; numbers stand to the right.
+local WORDS = { what = true, type = true, peer = true, who = true, bar = true, ["made of"] = true }
+
 local function markdown(head, rows)
   if #rows == 0 then return "" end
   local rule = {}
-  for i = 1, #head do rule[i] = i <= 2 and "---" or "---:" end
+  for i, name in ipairs(head) do rule[i] = WORDS[name] and "---" or "---:" end
   local lines = { "| " .. table.concat(head, " | ") .. " |", "|" .. table.concat(rule, "|") .. "|" }
   for _, cells in ipairs(rows) do
     for i, cell in ipairs(cells) do cells[i] = tostring(cell):gsub("|", "\\|") end
@@ -70,12 +75,12 @@ local function ours_table(rows)
     if row.seconds then
       local s = row.seconds
       list[#list + 1] = { row.name, row.dtype or "", seconds(s.median, unit) .. " " .. unit, seconds(s.min, unit), seconds(s.max, unit), s.n,
-        row.limit and seconds(row.limit, unit) or "", row.share and percent(row.share) or "" }
+        row.limit and seconds(row.limit, unit) or "", row.limit and limit.text(row.work, row.dtype, row.peaks) or "", row.share and percent(row.share) or "" }
     elseif row.value then
-      list[#list + 1] = { row.name, row.dtype or "", digits(row.value) .. " " .. unit, "", "", "", "", "" }
+      list[#list + 1] = { row.name, row.dtype or "", digits(row.value) .. " " .. unit, "", "", "", "", "", "" }
     end
   end
-  return markdown({ "what", "type", "median", "min", "max", "n", "limit", "share of the limit" }, list)
+  return markdown({ "what", "type", "median", "min", "max", "n", "limit", "made of", "share of the limit" }, list)
 end
 
 local function peers_table(rows)
@@ -132,22 +137,6 @@ local function notes(rows)
     if row.note then list[#list + 1] = ("- %s: %s"):format(named(row), row.note) end
   end
   return #list > 0 and table.concat(list, "\n") .. "\n" or ""
-end
-
-local function giga(x) return ("%.0f"):format(x / 1e9) end
-
--- The peaks that the suite's limits are made of; the best of its rows.
-local function peaks_line(rows)
-  local f32, bf16, bytes = 0, 0, 0
-  for _, row in ipairs(rows) do
-    if row.peaks then
-      f32, bf16 = math.max(f32, row.peaks.flops.f32), math.max(bf16, row.peaks.flops.bf16 or 0)
-      bytes = math.max(bytes, row.peaks.bytes)
-    end
-  end
-  if f32 == 0 then return "" end
-  return ("Peaks that the limits are made of, at most: %s GFLOP/s in f32%s, %s GB/s.\n\n"):format(giga(f32), bf16 > 0 and (", %s in bf16"):format(giga(bf16)) or "",
-    giga(bytes))
 end
 
 local function span(rows)
@@ -221,7 +210,6 @@ function report.markdown(suites, facts)
     if #suite.rows > 0 then
       add("\n## %s\n\n", suite.title)
       add("Suite `%s`, measured %s (UTC), tree %s, threads: %d.\n\n", suite.name, span(suite.rows), trees(suite.rows), suite.rows[1].threads)
-      add(peaks_line(suite.rows))
       local tables = {}
       for _, make in ipairs { bars_table, ours_table, peers_table, memory_table, notes } do
         local text = make(suite.rows)

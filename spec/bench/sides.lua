@@ -170,6 +170,8 @@ function sides.compare(bench, o)
   row.work = { flops = work.flops, bytes = work.bytes }
   if o.memory then row.memory.bound = work.kept + work.gradients + work.inputs end
   own:close()
+  -- Memory has fast and slow hours: probed on both sides of the steps, the better counts.
+  bench:peaks(o.threads, true)
   return row
 end
 
