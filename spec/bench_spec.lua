@@ -162,6 +162,7 @@ describe("bench: processes", function()
     assert.is_false(ok)
     assert.matches("ended before it answered", why)
     assert.matches("no more memory", why)
+    assert.is_nil(require("lfs").attributes(folder .. "/log"))
     ok, why = pcall(process.start, { "/no/such/program" }, {}, folder .. "/log")
     assert.is_false(ok)
     assert.matches("No such file", why)
@@ -384,13 +385,16 @@ describe("bench: rows", function()
     row.name, row.dtype, row.unit = "resnet50", "f32", "ms"
     row.bars = { { name = "one", value = 1.5, at_least = 1.15, aim = 1.4 }, { name = "two", at_least = 1 }, { name = "three", value = 3, at_most = 2 } }
     printed(function() bench:row(row) end)
-    local facts = { processor = "P", cores = 2, memory = 2 ^ 34, system = "S", kernel = "6", version = "0", isa = "avx2", compiler = "c", luajit = "l", libraries = { x = "1" } }
+    local facts = {
+      processor = "P", cores = 2, memory = 2 ^ 34, system = "S", kernel = "6", version = "0", isa = "avx2", compiler = "c", luajit = "l", libraries = { x = "1" },
+    }
     local kept = store.read(bench.options.folder, "pretended").rows
     local text = report.markdown({ { name = "pretended", title = "Rows", rows = kept }, { name = "none", title = "None", rows = {} } }, facts)
     for _, line in ipairs {
       "Machine: P, 2 cores, 16 GiB", "Peers: PyTorch 1 (x, 2 threads)", "Bars: 1 met, 2 short: two, three", "| one | 1.500 | at least 1.150 | 1.400 | met |",
       "| two | not measured | at least 1.000 |  | **short** |", "| three | 3.000 | at most 2.000 |  | **short** |",
-      "| resnet50 | f32 | Peer 1 eager | 3000 ms | 3000 | 3000 | 1.50 | 1.50 | 1.50 to 1.50 |", "| resnet50 | f32 | 2000 ms | 2000 | 2000 | 7 | 1500 | 1e-06 Gflop at 0/s + 5e-07 GB at 0/s | 75 % |",
+      "| resnet50 | f32 | Peer 1 eager | 3000 ms | 3000 | 3000 | 1.50 | 1.50 | 1.50 to 1.50 |",
+      "| resnet50 | f32 | 2000 ms | 2000 | 2000 | 7 | 1500 | 1e-06 Gflop at 0/s + 5e-07 GB at 0/s | 75 % |",
     } do
       assert.is_truthy(text:find(line, 1, true), line .. " in\n" .. text)
     end

@@ -34,7 +34,7 @@ local function quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 -- @param options of the command line: see README.md
 -- @return what the suite's function is called with
 function bench.open(suite, options)
-  local self = setmetatable({ suite = suite, options = options, rows = {}, known = {}, by_threads = {}, started = 0, lines = 0 }, Bench)
+  local self = setmetatable({ suite = suite, options = options, rows = {}, known = {}, by_threads = {}, started = 0, told = {} }, Bench)
   self.tree = check.tree()
   self.check = check.open("bench", { folder = options.folder })
   for _, row in ipairs(store.read(options.folder, suite).rows) do self.known[store.key(row)] = row end

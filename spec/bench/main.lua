@@ -1,9 +1,13 @@
 --- `./unic bench`: lists the suites, runs them (each in a process of its own), writes RESULTS.md.
 package.path = "./?.lua;" .. package.path
 local lfs = require "lfs"
+local signal = require "posix.signal"
 local stdlib = require "posix.stdlib"
 local unistd = require "posix.unistd"
 local wait = require "posix.sys.wait"
+
+-- Ctrl-C ends us and all that we started; LuaJIT would make an error of it, in each on its own.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 local FOLDER = ".cache/bench"
 -- In RESULTS.md they come in this order, others after them.
@@ -132,6 +136,13 @@ local function parse(words)
   return names, options
 end
 
+-- Weights of a workload that was cut off: too large to be left lying.
+local function remove_weights()
+  for name in lfs.dir(FOLDER) do
+    if name:match "%.pt$" then os.remove(FOLDER .. "/" .. name) end
+  end
+end
+
 -- In a process of its own: what one suite leaves in memory and caches must not be there for the next. The library is loaded only here, with nothing
 -- of the caller's in the settings of BLAS and OpenMP.
 local function run(suite, options)
@@ -139,6 +150,7 @@ local function run(suite, options)
   local pid = assert(unistd.fork())
   if pid ~= 0 then
     local _, how, status = wait.wait(pid)
+    remove_weights()
     return how == "exited" and status or 128 + status
   end
   for name in pairs(stdlib.getenv()) do
@@ -201,10 +213,10 @@ for _, name in ipairs(names) do
   end
 end
 os.execute("mkdir -p " .. FOLDER)
+remove_weights()
 local failed = false
 for _, suite in ipairs(chosen) do
   local code = run(suite, options)
-  if code == 130 or code == 128 + 2 then os.exit(130) end
   failed = failed or code ~= 0
 end
 if options.write then write_results(suites) end

@@ -55,14 +55,22 @@ function process.start(words, env, log)
   return self
 end
 
+local function finish(self)
+  unistd.close(self.input)
+  unistd.close(self.output)
+  wait.wait(self.pid)
+  self.pid = nil
+end
+
 -- Why it ended: the last lines that it wrote to its standard error.
 local function died(self)
-  self:close()
+  finish(self)
   local lines = {}
   local file = io.open(self.log)
   if file then
     for line in file:lines() do lines[#lines + 1] = line end
     file:close()
+    os.remove(self.log)
   end
   local last = table.concat(lines, "\n", math.max(1, #lines - 5))
   error(("bench: a process ended before it answered: %s%s"):format(self.name, last ~= "" and "\n" .. last or ""), 0)
@@ -95,10 +103,8 @@ end
 --- End it and wait until it has given its memory back.
 function Process:close()
   if not self.pid then return end
-  unistd.close(self.input)
-  unistd.close(self.output)
-  wait.wait(self.pid)
-  self.pid = nil
+  finish(self)
+  os.remove(self.log)
 end
 
 return process

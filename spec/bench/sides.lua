@@ -73,7 +73,8 @@ local function against(bench, o, own, peer, refused)
   local side = theirs(bench, o, o.mode, peer)
   local hello = side.hello
   entry.about = ("PyTorch %s (%s, %d threads)"):format(peer.version, hello.isa, hello.threads)
-  bench:say("%s: %s", peer.name, entry.about)
+  if not bench.told[peer.key] then bench:say("%s: %s", peer.name, entry.about) end
+  bench.told[peer.key] = true
   entry.refused = fair.same_machine(own.hello, hello, o.threads)
   if not entry.refused then
     sides.warm(side)
