@@ -53,6 +53,29 @@ describe("bench: statistics", function()
   end)
 end)
 
+describe("bench: steps in turn", function()
+  it("take a round again, for both sides, in which the machine stood still", function()
+    local bench = setmetatable({ options = { rounds = 5 } }, getmetatable(benches.open("turns", { folder = support.folder() })))
+    local order, slow = {}, { [4] = 83 }
+    local function side(name, seconds)
+      return function()
+        order[#order + 1] = name
+        return slow[#order] or seconds
+      end
+    end
+    local times, again = bench:alternate { side("a", 1), side("b", 2) }
+    assert.equal("a b a b a b a b a b a b", table.concat(order, " "))
+    assert.same({ { 1, 1, 1, 1, 1 }, { 2, 2, 2, 2, 2 } }, times)
+    assert.equal(1, again)
+    -- Slow, but a side's own: it stays.
+    order, slow = {}, { [4] = 5 }
+    times, again = bench:alternate({ side("a", 1), side("b", 2) }, { rounds = 3, warm = 1 })
+    assert.equal("a b a b a b a b", table.concat(order, " "))
+    assert.same({ 5, 2, 2 }, times[2])
+    assert.equal(0, again)
+  end)
+end)
+
 describe("bench: the limit", function()
   local peaks = { flops = { f32 = 100, bf16 = 200 }, bytes = 10 }
 
@@ -393,7 +416,7 @@ describe("bench: rows", function()
     for _, line in ipairs {
       "Machine: P, 2 cores, 16 GiB", "Peers: PyTorch 1 (x, 2 threads)", "Bars: 1 met, 2 short: two, three", "| one | 1.500 | at least 1.150 | 1.400 | met |",
       "| two | not measured | at least 1.000 |  | **short** |", "| three | 3.000 | at most 2.000 |  | **short** |",
-      "| resnet50 | f32 | Peer 1 eager | 3000 ms | 3000 | 3000 | 1.50 | 1.50 | 1.50 to 1.50 |",
+      "| resnet50 | f32 | Peer 1 eager | 3000 ms | 3000 | 3000 | 1.50 | 1.50 | 1.50 to 1.50 | 0 |",
       "| resnet50 | f32 | 2000 ms | 2000 | 2000 | 7 | 1500 | 1e-06 Gflop at 0/s + 5e-07 GB at 0/s | 75 % |",
     } do
       assert.is_truthy(text:find(line, 1, true), line .. " in\n" .. text)

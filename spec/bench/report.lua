@@ -36,7 +36,7 @@ function report.row(row)
     elseif peer.seconds then
       local s = peer.seconds
       add("  " .. peer.name, "%s %s (min %s, max %s)%s", seconds(s.median, unit), unit, seconds(s.min, unit), seconds(s.max, unit),
-        peer.ratio and ": " .. sides(peer.ratio) or "")
+        (peer.ratio and ": " .. sides(peer.ratio) or "") .. ((peer.disturbed or 0) > 0 and (", %d rounds taken again"):format(peer.disturbed) or ""))
     end
   end
   local m = row.memory
@@ -89,15 +89,16 @@ local function peers_table(rows)
     local unit = row.unit or "ms"
     for _, peer in ipairs(row.peers or {}) do
       if peer.refused then
-        list[#list + 1] = { row.name, row.dtype or "", peer.name, "no ratio: " .. peer.refused, "", "", "", "", "" }
+        list[#list + 1] = { row.name, row.dtype or "", peer.name, "no ratio: " .. peer.refused, "", "", "", "", "", "" }
       elseif peer.seconds then
         local s, r = peer.seconds, peer.ratio
         list[#list + 1] = { row.name, row.dtype or "", peer.name, seconds(s.median, unit) .. " " .. unit, seconds(s.min, unit), seconds(s.max, unit),
-          r and ("%.2f"):format(r.median) or "", r and ("%.2f"):format(r.min) or "", r and ("%.2f to %.2f"):format(r.low, r.high) or "" }
+          r and ("%.2f"):format(r.median) or "", r and ("%.2f"):format(r.min) or "", r and ("%.2f to %.2f"):format(r.low, r.high) or "",
+          peer.disturbed or "" }
       end
     end
   end
-  return markdown({ "what", "type", "peer", "median", "min", "max", "ratio of medians", "of minima", "of pairs" }, list)
+  return markdown({ "what", "type", "peer", "median", "min", "max", "ratio of medians", "of minima", "of pairs", "rounds again" }, list)
 end
 
 local function memory_table(rows)
@@ -166,9 +167,10 @@ local HEAD = [[
 Made by `./unic bench --write`; do not edit. What the numbers mean, and how they are taken: [README.md](README.md).
 
 A ratio is the peer's time over ours: above 1, Unic is faster. It is taken between medians of steps in turn; "of pairs" are the smallest and the largest ratio of
-two neighbouring steps. Memory is the highest resident memory of steps 3 to 10, less that after import and 4 bytes for each parameter and each element of
-optimiser state. The limit adds the time of the products at the best rate known (the larger of the FMA probe and the best rate that any kernel reached in the
-run) to that of the bytes that all other launches must move, each argument once, at the measured bandwidth.
+two neighbouring steps. A round in which a side took three times its median is taken again, for both, and counted. Memory is the highest resident memory of steps
+3 to 10, less that after import and 4 bytes for each parameter and each element of optimiser state. The limit adds the time of the products at the best rate known
+(the larger of the FMA probe and the best rate that any kernel reached in the run) to that of the bytes that all other launches must move, each argument once,
+at the measured bandwidth.
 
 ]]
 

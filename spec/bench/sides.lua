@@ -52,18 +52,21 @@ end
 -- What a process holds beyond its libraries, its parameters and its optimiser's state.
 local function net(side, peak, about) return peak - side.hello.imported - 4 * (about.parameters + about.state) end
 
--- Steps in turn. Reads the peak of both when step UNTIL is done; ours may have taken more steps, its peak was read with the first.
+-- Steps in turn; a list of seconds and the peak of each, and how many rounds were taken again.
+-- Reads the peak of both when step UNTIL is done; ours may have taken more steps, its peak was read with the first.
 local function in_turn(bench, list, rounds)
   local first = math.min(rounds, UNTIL - WARM)
-  local times = bench:alternate(list, { rounds = first })
+  local times, disturbed = bench:alternate(list, { rounds = first })
   local peaks = {}
   for i, side in ipairs(list) do peaks[i] = side:ask "peak".peak end
   if rounds > first then
-    for i, more in ipairs(bench:alternate(list, { rounds = rounds - first })) do
+    local others, more_disturbed = bench:alternate(list, { rounds = rounds - first })
+    disturbed = disturbed + more_disturbed
+    for i, more in ipairs(others) do
       for _, seconds in ipairs(more) do times[i][#times[i] + 1] = seconds end
     end
   end
-  return times, peaks
+  return times, peaks, disturbed
 end
 
 -- One peer beside ours.
@@ -78,8 +81,8 @@ local function against(bench, o, own, peer, refused)
   entry.refused = fair.same_machine(own.hello, hello, o.threads)
   if not entry.refused then
     sides.warm(side)
-    local times, peaks = in_turn(bench, { own, side }, o.rounds)
-    entry.ours, entry.times = times[1], times[2]
+    local times, peaks, disturbed = in_turn(bench, { own, side }, o.rounds)
+    entry.ours, entry.times, entry.disturbed = times[1], times[2], disturbed
     local about = side:ask "about"
     entry.refused = fair.same_training(own:ask "about", about, o.mode == "work")
     -- A training step's first was looked at before; a forward pass is the same every time.
