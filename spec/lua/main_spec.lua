@@ -119,6 +119,8 @@ kill -INT $pid; wait $pid]]):format(root, path, folder, folder))
     local cases = {
       ["tset"] = "unic: unknown command 'tset' (did you mean 'test'?); ./unic help lists what there is",
       ["frobnicate"] = "unic: unknown command 'frobnicate'; ./unic help lists what there is",
+      ["bnech"] = "unic: unknown command 'bnech' (did you mean 'bench'?); ./unic help lists what there is",
+      ["bench --fast"] = "unic: bench: unknown option '--fast'; ./unic bench lists them",
       ["--fast"] = "unic: unknown option '--fast'; ./unic help lists what there is",
       ["nowhere/x.lua"] = "unic: no such file: nowhere/x.lua",
       ["-e"] = "unic: -e needs a line of Lua: ./unic -e 'print(1)'",
