@@ -160,7 +160,7 @@ function Bench:peaks(threads, again)
     local output, code = check.shell(quote(probe_program(self.options.folder)) .. " " .. threads)
     if code ~= 0 then error("bench: the probe ended with " .. code .. ": " .. output, 0) end
     local said = cjson.decode(output)
-    if again == nil or not peaks.probe or most(said.f32) > most(peaks.probe.f32) then peaks.probe = said end
+    if not peaks.probe or most(said.f32) > most(peaks.probe.f32) then peaks.probe = said end
     peaks.flops.f32 = math.max(peaks.flops.f32 or 0, most(said.f32))
     if most(said.bf16) then peaks.flops.bf16 = math.max(peaks.flops.bf16 or 0, most(said.bf16)) end
     peaks.bytes = math.max(peaks.bytes, most(said.bytes))

@@ -69,6 +69,30 @@ local function in_turn(bench, list, rounds)
   return times, peaks, disturbed
 end
 
+-- Is the first training step the same here, there and under "low"? An error when ours differ: recomputing must not change a bit.
+-- Returns, by Python, why there is no ratio; false where there is one.
+local function first_steps(bench, o, low)
+  local refused = {}
+  if #o.peers == 0 and not low then return refused end
+  local own = first_step(function() return sides.ours(bench, o, "work") end)
+  if low then
+    local again = first_step(function() return sides.ours(bench, o, "work", "low") end)
+    if again.loss ~= own.loss or again.norm ~= own.norm then
+      error(("bench: %s %s: recomputing changes the first step: loss %.9g and %.9g, norm %.9g and %.9g"):format(o.workload, o.dtype, own.loss, again.loss,
+        own.norm, again.norm), 0)
+    end
+  end
+  for _, peer in ipairs(o.peers) do
+    if refused[peer.python] == nil then
+      local answer = first_step(function() return theirs(bench, o, "work", peer) end)
+      refused[peer.python] = fair.same_step(own, answer, o.dtype) or false
+      bench:say("%s %s, first step without dropout: loss %.6g, gradient norm %.6g; PyTorch %s: %.6g, %.6g", o.workload, o.dtype, own.loss, own.norm,
+        peer.version, answer.loss, answer.norm)
+    end
+  end
+  return refused
+end
+
 -- One peer beside ours.
 local function against(bench, o, own, peer, refused)
   local entry = { key = peer.key, name = peer.name, shipped = peer.shipped, refused = refused[peer.python] }
@@ -103,27 +127,9 @@ end
 -- @return the fields of a row: times, work, peers, memory
 function sides.compare(bench, o)
   o.threads, o.rounds = bench.options.threads, bench.options.rounds
-  local training, kept = o.mode == "work", o.kept or {}
-  local peers, refused = o.peers, {}
+  local kept, peers = o.kept or {}, o.peers
   local low_done = kept.memory and kept.memory.low
-  if training and (#peers > 0 or o.low and not low_done) then
-    local own = first_step(function() return sides.ours(bench, o, "work") end)
-    if o.low and not low_done then
-      local low = first_step(function() return sides.ours(bench, o, "work", "low") end)
-      if low.loss ~= own.loss or low.norm ~= own.norm then
-        error(("bench: %s %s: recomputing changes the first step: loss %.9g and %.9g, norm %.9g and %.9g"):format(o.workload, o.dtype, own.loss, low.loss,
-          own.norm, low.norm), 0)
-      end
-    end
-    for _, peer in ipairs(peers) do
-      if refused[peer.python] == nil then
-        local answer = first_step(function() return theirs(bench, o, "work", peer) end)
-        refused[peer.python] = fair.same_step(own, answer, o.dtype) or false
-        bench:say("%s %s, first step without dropout: loss %.6g, gradient norm %.6g; PyTorch %s: %.6g, %.6g", o.workload, o.dtype, own.loss, own.norm,
-          peer.version, answer.loss, answer.norm)
-      end
-    end
-  end
+  local refused = o.mode == "work" and first_steps(bench, o, o.low and not low_done) or {}
 
   bench:peaks(o.threads, true)
   local own = sides.ours(bench, o, o.mode)
