@@ -257,7 +257,7 @@ local function pretended(change)
 end
 
 local function compare(bench, more)
-  local o = { workload = "resnet50", dtype = "f32", file = "f", peers = bench:lacking(), mode = "work", memory = true, low = true }
+  local o = { name = "resnet50", workload = "resnet50", dtype = "f32", file = "f", peers = bench:lacking(), mode = "work", memory = true, low = true }
   for k, v in pairs(more or {}) do o[k] = v end
   local row
   local text = printed(function() row = bench:judge(sides.compare(bench, o)) end)
@@ -298,7 +298,6 @@ describe("bench: a comparison", function()
       assert.matches(words, row.peers[1].refused)
       assert.is_nil(row.peers[1].ratio)
       assert.is_nil(row.memory.leanest)
-      row.name, row.dtype = "pretended", "f32"
       local text = report.row(row)
       assert.matches("no ratio: [^\n]*" .. words, text)
       assert.is_nil(text:find("%dx"), text)
@@ -319,7 +318,7 @@ describe("bench: a comparison", function()
       end
       return side
     end
-    local ok, why = pcall(sides.compare, bench, { workload = "resnet50", dtype = "f32", peers = {}, mode = "work", memory = true, low = true })
+    local ok, why = pcall(sides.compare, bench, { name = "resnet50", workload = "resnet50", dtype = "f32", peers = {}, mode = "work", memory = true, low = true })
     assert.is_false(ok)
     assert.matches("recomputing changes the first step", why)
   end)
@@ -400,12 +399,33 @@ describe("bench: rows", function()
     assert.is_nil(table.concat(asked, ";"):find("low", 1, true))
     assert.equal(1200, row.memory.low)
     for _, peer in ipairs(row.peers) do close(peer.ratio.median, 1.5) end
+
+    -- Cut off at the second of two more: what the first gave is there, and the row is still wanted.
+    own_peers[3] = { key = "2-eager", name = "Peer 2 eager", python = "python", version = "2", form = "eager", run = "eager" }
+    own_peers[4] = { key = "2-tuned", name = "Peer 2 tuned", python = "python", version = "2", form = "tuned", run = "eager", tuned = true }
+    local against = fair.same_machine
+    local calls = 0
+    fair.same_machine = function(...)
+      calls = calls + 1
+      if calls == 2 then error("cut off", 0) end
+      return against(...)
+    end
+    assert.is_false(pcall(run))
+    fair.same_machine = against
+    row = store.read(options.folder, "pretended").rows[1]
+    assert.is_true(row.part)
+    assert.equal(3, #row.peers)
+    row, asked = run()
+    assert.is_nil(row.part)
+    assert.equal(4, #row.peers)
+    assert.equal(28, #row.times)
+    assert.is_not_nil(row.memory.low)
+    assert.equal(1, select(2, table.concat(asked, ";"):gsub("theirs mark", "")))
   end)
 
   it("become RESULTS.md: bars met and short, ratios, memory", function()
     local bench = pretended()
     local row = compare(bench)
-    row.name, row.dtype, row.unit = "resnet50", "f32", "ms"
     row.bars = { { name = "one", value = 1.5, at_least = 1.15, aim = 1.4 }, { name = "two", at_least = 1 }, { name = "three", value = 3, at_most = 2 } }
     printed(function() bench:row(row) end)
     local facts = {

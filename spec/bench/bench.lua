@@ -67,7 +67,7 @@ end
 function Bench:wants(name, dtype)
   if not self:chosen(name, dtype) then return false end
   local row = self:kept(name, dtype)
-  return not row or self.options.vs ~= nil and row.vs == nil
+  return not row or row.part or self.options.vs ~= nil and row.vs == nil
 end
 
 --- The peers that a row does not have yet.
@@ -89,7 +89,7 @@ end
 -- @return row
 function Bench:judge(row)
   row.threads = row.threads or self.options.threads
-  if row.times then row.seconds = statistics.summary(row.times) end
+  if row.times and #row.times > 0 then row.seconds = statistics.summary(row.times) end
   if row.work then
     row.peaks = self:peaks(row.threads)
     row.limit = limit.seconds(row.work, row.dtype, row.peaks)
@@ -104,19 +104,30 @@ function Bench:judge(row)
   return row
 end
 
+local function keep(self, row)
+  row.tree, row.date, row.vs = self.tree, os.date "!%Y-%m-%d %H:%M", self.options.vs
+  if not self.options.quick then store.keep(self.options.folder, self.suite, row) end
+end
+
+--- Keep what there is of a row that is being measured: `--resume` goes on from it when this is cut off.
+function Bench:part(row)
+  row.part = true
+  keep(self, self:judge(row))
+  row.part = nil
+end
+
 --- Collect a row: it is printed, its bars become lines, and it is kept.
 -- @param row see README.md
 -- @return the row as it was kept
 function Bench:row(row)
   self:judge(row)
-  row.tree, row.date, row.vs = self.tree, os.date "!%Y-%m-%d %H:%M", self.options.vs
   io.write(report.row(row))
   for _, bar in ipairs(row.bars or {}) do
     if bar.at_least then self.check:at_least(bar.name, bar.value, bar.at_least) else self.check:at_most(bar.name, bar.value, bar.at_most) end
   end
   io.stdout:flush()
   self.rows[#self.rows + 1] = row
-  if not self.options.quick then store.keep(self.options.folder, self.suite, row) end
+  keep(self, row)
   return row
 end
 

@@ -122,9 +122,9 @@ end
 
 --- Measure a workload: ours, beside every peer in turn, and beside ours with little memory.
 -- @param bench the suite's
--- @param o `workload`, `dtype`, `mode` ("work" or "infer"), `peers` (a list), `file` (weights and inputs; nil without peers), `memory`, `low` (true: measured
+-- @param o `name` (of the row), `workload`, `dtype`, `mode` ("work" or "infer"), `peers` (a list), `file` (weights and inputs; nil without peers), `memory`, `low` (true: measured
 -- too), `kept` (what an earlier part of this run measured: its steps and peers are added)
--- @return the fields of a row: times, work, peers, memory
+-- @return a row
 function sides.compare(bench, o)
   o.threads, o.rounds = bench.options.threads, bench.options.rounds
   local kept, peers = o.kept or {}, o.peers
@@ -134,10 +134,16 @@ function sides.compare(bench, o)
   bench:peaks(o.threads, true)
   local own = sides.ours(bench, o, o.mode)
   sides.warm(own)
-  local row = { times = {}, peers = {}, threads = o.threads, memory = o.memory and {} or nil }
+  local row = { name = o.name, dtype = o.dtype, unit = "ms", times = {}, peers = {}, threads = o.threads }
   local function pool(times)
     for _, seconds in ipairs(times) do row.times[#row.times + 1] = seconds end
   end
+  local measured = {}
+  for _, peer in ipairs(peers) do measured[peer.key] = true end
+  for _, peer in ipairs(kept.peers or {}) do
+    if not measured[peer.key] then row.peers[#row.peers + 1] = peer end
+  end
+  pool(kept.times or {})
   local peak
   for _, peer in ipairs(peers) do
     local entry = against(bench, o, own, peer, refused)
@@ -145,20 +151,16 @@ function sides.compare(bench, o)
     peak, entry.own_peak = peak or entry.own_peak, nil
     if entry.ours then pool(entry.ours) end
     row.peers[#row.peers + 1] = entry
+    bench:part(row)
   end
-  local measured = {}
-  for _, peer in ipairs(peers) do measured[peer.key] = true end
-  for _, peer in ipairs(kept.peers or {}) do
-    if not measured[peer.key] then row.peers[#row.peers + 1] = peer end
-  end
-  if #row.times == 0 then
+  if not peak then
     local times, peaks = in_turn(bench, { own }, o.rounds)
-    peak = peak or peaks[1]
+    peak = peaks[1]
     pool(times[1])
   end
-  pool(kept.times or {})
   if o.memory then
-    local m = row.memory
+    local m = {}
+    row.memory = m
     local about = own:ask "about"
     m.full = net(own, peak, about)
     if low_done then

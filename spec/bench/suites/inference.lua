@@ -18,9 +18,7 @@ return function(bench)
         local peers = bench:chosen(title, dtype) and bench:lacking(kept) or {}
         if bench:wants(title, dtype) or #peers > 0 then
           if #peers > 0 then file = file or sides.state(bench, workload) end
-          local row = sides.compare(bench, { workload = workload, dtype = dtype, file = file, peers = peers, kept = kept, mode = "infer" })
-          row.name, row.dtype, row.unit = title, dtype, "ms"
-          bench:row(row)
+          bench:row(sides.compare(bench, { name = title, workload = workload, dtype = dtype, file = file, peers = peers, kept = kept, mode = "infer" }))
         end
       end
       if file then os.remove(file) end

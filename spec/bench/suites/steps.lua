@@ -47,8 +47,9 @@ return function(bench)
       local peers = bench:chosen(name, dtype) and bench:lacking(kept) or {}
       if bench:wants(name, dtype) or #peers > 0 then
         if #peers > 0 then file = file or sides.state(bench, workload) end
-        local row = sides.compare(bench, { workload = workload, dtype = dtype, file = file, peers = peers, kept = kept, mode = "work", memory = true, low = true })
-        row.name, row.dtype, row.unit = name, dtype, "ms"
+        local row = sides.compare(bench, {
+          name = name, workload = workload, dtype = dtype, file = file, peers = peers, kept = kept, mode = "work", memory = true, low = true,
+        })
         bench:judge(row)
         -- Sizes of --quick have bars of nothing.
         if not bench.options.quick then row.bars = bars_of(name, dtype, row) end
