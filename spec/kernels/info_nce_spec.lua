@@ -56,8 +56,10 @@ describe("info_nce", function()
   end)
 
   it("is near log K + 1/(2 D tau^2) for random embeddings", function()
-    local loss = unic.info_nce(unic.randn({ 128, 512 }), unic.randn({ 128, 512 }), 1 / 0.07):item()
-    assert.is_true(math.abs(loss - (math.log(128) + 0.2)) < 0.1)
+    -- One draw is 0.056 off on average and 0.15 once in 200, so the mean of sixteen.
+    local sum = 0
+    for _ = 1, 16 do sum = sum + unic.info_nce(unic.randn({ 128, 512 }), unic.randn({ 128, 512 }), 1 / 0.07):item() end
+    assert.is_true(math.abs(sum / 16 - (math.log(128) + 0.2)) < 0.1)
   end)
 
   it("does not care how the batch is ordered", function()
