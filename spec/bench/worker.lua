@@ -33,7 +33,8 @@ local workloads = require "spec.bench.workloads"
 local optim = unic.optim
 
 unic.manual_seed(0)
-local side = workloads.make(name, { low = memory == "low" })
+core.low_memory(memory == "low")
+local side = workloads.make(name)
 if path then
   local file = unic.weights.open(path)
   unic.weights.load(side.model, file, { left_over = { "^input%." }, ignore = { "num_batches_tracked$" }, map = function(n) return n end, quiet = true })
@@ -83,7 +84,7 @@ end
 
 function commands.norm()
   -- Without dropout: a model of its own with these weights, or the rates would have to be put back one by one.
-  local probe = workloads.make(name, { low = memory == "low", dropout = 0 })
+  local probe = workloads.make(name, { dropout = 0 })
   local own = side.model:state_dict()
   probe.model:load_state_dict(own)
   probe.model:train()

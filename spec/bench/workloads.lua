@@ -35,26 +35,26 @@ end
 local MAKE = {}
 
 function MAKE.resnet50(o)
-  return classified(resnet.resnet50 { classes = 1000, checkpoint = o.low }, pixels(o.batch or 16, o.size or 224), 1000)
+  return classified(resnet.resnet50 { classes = 1000 }, pixels(o.batch or 16, o.size or 224), 1000)
 end
 
 function MAKE.vit_b16(o)
   local size = o.size or 224
-  return classified(vit.vit_b16 { classes = 1000, size = size, checkpoint = o.low }, pixels(o.batch or 8, size), 1000)
+  return classified(vit.vit_b16 { classes = 1000, size = size }, pixels(o.batch or 8, size), 1000)
 end
 
 function MAKE.vit_l32(o)
-  return classified(vit.vit_l32 { classes = 1000, drop_path = 0, checkpoint = o.low }, pixels(o.batch or 8, 224), 1000)
+  return classified(vit.vit_l32 { classes = 1000, drop_path = 0 }, pixels(o.batch or 8, 224), 1000)
 end
 
 function MAKE.bert_base(o)
-  return classified(Classifier { vocab = 30522, checkpoint = o.low, dropout = o.dropout, attention_dropout = o.dropout }, tokens(o.batch or 8, o.length or 128), 2)
+  return classified(Classifier { vocab = 30522, dropout = o.dropout, attention_dropout = o.dropout }, tokens(o.batch or 8, o.length or 128), 2)
 end
 
 -- As recipes/pretrain_medunic.lua with --preset official: nine text layers frozen, two views, two dropout passes, all three losses.
 function MAKE.medunic(o)
   local n, size = o.batch or 8, o.size or 224
-  local model = Medunic { vision = "resnet50", text = "bert_base", vocab = 30522, channels = 3, size = size, checkpoint = o.low, dropout = o.dropout }
+  local model = Medunic { vision = "resnet50", text = "bert_base", vocab = 30522, channels = 3, size = size, dropout = o.dropout }
   model.text_encoder:freeze(9)
   return {
     model = model, inputs = { view1 = pixels(n, size), view2 = pixels(n, size), ids = tokens(n, o.length or 128) }, clip = 1,
@@ -70,11 +70,11 @@ end
 
 --- A workload by name.
 -- @param name one of `names`, with sizes or without
--- @param options `low` (recompute instead of keeping), `dropout` (nil: the model's own)
+-- @param[opt] options `dropout` (the model's own)
 -- @return {model =, inputs =, loss = function(self), clip =}
 function workloads.make(name, options)
   local kind, sizes = name:match "^([%w_]+):?(.*)$"
-  local o = { low = options.low, dropout = options.dropout }
+  local o = { dropout = options and options.dropout }
   for key, value in sizes:gmatch "(%w+)=(%d+)" do o[key] = tonumber(value) end
   if not MAKE[kind] then error(("bench: no workload '%s', expected one of: %s"):format(tostring(name), table.concat(workloads.names, ", ")), 0) end
   return MAKE[kind](o)
