@@ -539,12 +539,10 @@ static void describe(const unic_kernel *k, struct plan *p) {
   p->chunk = p->blocked ? p->all / 128 : 4096 / (channels > 0 ? channels : 1);
   p->chunk = p->chunk < 4 ? 4 : p->chunk > 128 ? 128 : p->chunk;
   p->chunks = (p->all + p->chunk - 1) / p->chunk;
-  p->pass = p->padded;
-  if (p->blocked) {
-    int64_t bytes = 4 * p->planes * p->pixels * (k->backward ? k->dout2[Y].data ? 3 : 2 : 1);
-    p->pass = CACHED / (bytes > 0 ? bytes : 1) / PAD * PAD;
-    if (p->pass < PAD) p->pass = PAD;
-  }
+  /* Channels of a pass: whole blocks, or of channels-last memory pieces of two cache lines. */
+  int64_t step = p->blocked ? PAD : 64, bytes = unic_dtype_size(x->dtype) * p->planes * p->pixels * (k->backward ? k->dout2[Y].data ? 3 : 2 : 1);
+  p->pass = (p->blocked ? CACHED : 2 * CACHED) / (bytes > 0 ? bytes : 1) / step * step;
+  if (p->pass < step) p->pass = step;
 }
 
 static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
