@@ -9,7 +9,9 @@
  *   dx = rstd (g - mean_C(g) - xhat mean_C(g xhat)),  dw = sum_R dy xhat,  db = sum_R dy;
  *   dresidual = dh + dx of the norm, and dx = the same through the mask.
  * Rows are cut into a number of chunks that depends on R alone; each keeps its own sums for dw and db, added up in order: the bits do not depend
- * on the number of threads. Source: Ba et al. 2016; mean and variance in two passes over a row that is in cache. */
+ * on the number of threads. Source: Ba et al. 2016; mean and variance in two passes over a row that is in cache.
+ *
+ * Over 500 lines: both ops share the loops, and each has a plain f64 form. */
 #include "rows.h"
 
 enum { X, WEIGHT, BIAS, EPS };                                                                   /* layer_norm */

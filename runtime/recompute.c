@@ -117,6 +117,9 @@ static unic_status fill(unic_frame *f, const unic_node *from) {
   for (int j = 0; same && j < to->nouts; j++)
     same = to->outs[j].view.ndim == from->outs[j].view.ndim &&
            memcmp(to->outs[j].view.shape, from->outs[j].view.shape, to->outs[j].view.ndim * sizeof(int64_t)) == 0;
+  /* What is made again instead of kept is decided by what was recorded before it, which is the same. */
+  for (int e = 0; same && e < to->nedges; e++) same = to->edges[e].recipe == from->edges[e].recipe;
+  for (int j = 0; same && j < to->nouts; j++) same = to->outs[j].dropped == from->outs[j].dropped;
   if (!same)
     return unic_fail("[checkpoint] argument 'fn': it did something else when it was run again: a %s (or other shapes) where there was a %s", name_of(from), name_of(to));
   for (int e = 0; e < to->nedges; e++) UNIC_TRY(take(to, &to->edges[e].saved, &to->edges[e].version, from->edges[e].saved, from->edges[e].version));

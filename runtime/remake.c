@@ -22,7 +22,7 @@ bool unic_remake_costly(bool on) {
 /* ---------------------------------------------------------------- what can be made again */
 
 /* The edge's value is exactly what its node made, in the same piece of the tape (recompute.h: pieces are let go separately). */
-static const unic_made *maker(const unic_node *n, const unic_edge *e, const unic_tensor *seen, const unic_tensor *given) {
+static unic_made *maker(const unic_node *n, const unic_edge *e, const unic_tensor *seen, const unic_tensor *given) {
   if (!e->node || seen != given || e->node->piece != n->piece) return NULL;
   return &e->node->outs[e->output];
 }
@@ -30,7 +30,7 @@ static const unic_made *maker(const unic_node *n, const unic_edge *e, const unic
 static bool promised(const unic_made *o, const unic_tensor *seen) { return o && o->depth && o->version == seen->storage->version; }
 
 bool unic_remake_promised(unic_node *n, unic_edge *e, const unic_tensor *seen, const unic_tensor *given) {
-  unic_made *o = (unic_made *)(uintptr_t)maker(n, e, seen, given);
+  unic_made *o = maker(n, e, seen, given);
   if (!promised(o, seen)) {
     if (o) o->kept = 1;
     return false;
@@ -43,9 +43,8 @@ bool unic_remake_promised(unic_node *n, unic_edge *e, const unic_tensor *seen, c
 bool unic_remake_drops(const unic_node *n, int output) { return n->outs[output].dropped; }
 
 /* An input that only a remake reads may be held where that costs nothing: parameters, small things, and what another edge keeps for longer. */
-static bool holds_free(const unic_node *n, const unic_edge *e, const unic_made *o, const unic_tensor *seen, const unic_tensor *out) {
+static bool holds_free(const unic_edge *e, const unic_made *o, const unic_tensor *seen, const unic_tensor *out) {
   if (e->leaf || seen->keep || (o && o->kept)) return true;
-  (void)n;
   return unic_tensor_bytes(seen) * 16 <= unic_tensor_bytes(out);
 }
 
@@ -70,7 +69,7 @@ unic_status unic_remake_plan(unic_node *n, const unic_call *c, unic_tensor *cons
     if (!a->saved && !extra) continue;
     const unic_made *o = maker(n, e, c->in[e->arg], origin[e->arg]);
     if (promised(o, c->in[e->arg])) depth = o->depth > depth ? o->depth : depth;
-    else if (view || (extra && !a->saved && !holds_free(n, e, o, c->in[e->arg], outs[0]))) return UNIC_OK;
+    else if (view || (extra && !a->saved && !holds_free(e, o, c->in[e->arg], outs[0]))) return UNIC_OK;
   }
   depth += view ? VIEW_LINK : LINK;
   if (depth > (costly ? COSTLY_DEPTH : CHEAP_DEPTH)) return UNIC_OK;
