@@ -304,7 +304,7 @@ static unic_status linear_remake(const unic_kernel *k) {
 
 static unic_remake_price linear_remakes(const unic_call *c, int j) {
   int64_t activation = c->arg[ACTIVATION].integer;
-  if (j == Y) return activation == GELU ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_COSTLY;
+  if (j == Y) return activation == GELU ? UNIC_REMAKE_OWN : UNIC_REMAKE_COSTLY;
   return activation == NONE ? UNIC_REMAKE_NEVER : UNIC_REMAKE_COSTLY;
 }
 

@@ -132,7 +132,8 @@ typedef enum unic_autocast {
 
 typedef enum unic_remake_price {
   UNIC_REMAKE_NEVER,
-  UNIC_REMAKE_CHEAP,   /* about one pass over memory */
+  UNIC_REMAKE_OWN,     /* about one pass over what the op saved of its own outputs */
+  UNIC_REMAKE_CHEAP,   /* about one pass over memory, inputs among it */
   UNIC_REMAKE_COSTLY   /* a product: only where memory is scarcer than time */
 } unic_remake_price;
 

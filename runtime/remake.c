@@ -54,14 +54,15 @@ unic_status unic_remake_plan(unic_node *n, const unic_call *c, unic_tensor *cons
   bool view = op->flags & UNIC_OP_VIEW && c->in[0] == origin[0];
   if (!op->remakes && !view) return UNIC_OK;
   int price[UNIC_MAX_OUTS] = {0}, depth = 0, most = costly ? UNIC_REMAKE_COSTLY : UNIC_REMAKE_CHEAP;
-  bool any = false;
+  bool any = false, own = !view;   /* own: no input is read */
   for (int j = 0; j < info->nouts; j++) {
     price[j] = view ? UNIC_REMAKE_CHEAP : outs[j] ? op->remakes(c, j) : UNIC_REMAKE_NEVER;
     if (price[j] > most) price[j] = UNIC_REMAKE_NEVER;
     any = any || price[j] != UNIC_REMAKE_NEVER;
+    own = own && price[j] <= UNIC_REMAKE_OWN;
   }
   if (!any) return UNIC_OK;
-  for (int i = 0; i < n->nedges; i++) {
+  for (int i = 0; i < n->nedges && !own; i++) {
     unic_edge *e = &n->edges[i];
     const unic_arg_info *a = &info->args[e->arg];
     if (e->member >= 0) continue;
@@ -73,7 +74,7 @@ unic_status unic_remake_plan(unic_node *n, const unic_call *c, unic_tensor *cons
   }
   depth += view ? VIEW_LINK : LINK;
   if (depth > (costly ? COSTLY_DEPTH : CHEAP_DEPTH)) return UNIC_OK;
-  for (int i = 0; i < n->nedges; i++) {
+  for (int i = 0; i < n->nedges && !own; i++) {
     unic_edge *e = &n->edges[i];
     const unic_arg_info *a = &info->args[e->arg];
     if (e->member >= 0 || a->saved || !(a->again || view)) continue;
