@@ -637,7 +637,11 @@ unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int nta
   walk w = {.keep = keep, .ntargets = ntargets, .targets = targets, .results = results};
   unic_status status = UNIC_OK;
   unic_tensor *seed = NULL;
-  if (dy) status = unic_tensor_convert(dy, root->dtype, UNIC_LAYOUT_KEEP, &seed);
+  /* A look at the caller's gradient does where nobody gets to keep it; what is not owned is never written. A recording must own what it reads. */
+  const bool look = dy && root->node && dy->dtype == root->dtype && unic_tensor_is_dense(dy) && !root->retain_grad && !root->node->outs[root->output].hook && target_index(&w, root) < 0 &&
+                    !unic_recording_id(unic_tensor_device(dy));
+  if (look) status = unic_tensor_alias(dy, &seed);
+  else if (dy) status = unic_tensor_convert(dy, root->dtype, UNIC_LAYOUT_KEEP, &seed);
   else {
     status = unic_tensor_new_strided(unic_tensor_device(root), root->dtype, root->ndim, root->shape, root->stride, &seed);
     if (status == UNIC_OK && !unic_tensor_device(root)->abstract) status = unic_service_fill(seed, 1);

@@ -62,8 +62,7 @@ return function(bench)
           if made[which] then row(name, dtype, which, made[which]) end
         end
       end
-      made = nil
-      collectgarbage()
+      collectgarbage()   -- of the kernel before
     end
 
     -- All 53 convolutions, each as often as the net has it: seconds of a whole forward, of all data gradients (the first layer's is not asked for), of

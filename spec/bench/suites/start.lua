@@ -24,7 +24,7 @@ return function(bench)
   local function row(name, times, bar, note)
     local median = bench.statistics.median(times)
     bench:row { name = name, unit = "ms", times = times, note = note,
-      bars = bar and not bench.options.quick and { { name = "start." .. name:gsub("%W+", "_"), value = median, at_most = bar } } or nil }
+      bars = bar and not bench.options.quick and { { name = "start." .. name .. "_ms", value = 1e3 * median, at_most = 1e3 * bar } } or nil }
   end
 
   if bench:wants "print" then row("print", seconds_of "./unic -e 'print(1)'", bars.start.print, "./unic -e 'print(1)', nothing stale") end
