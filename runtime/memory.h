@@ -59,6 +59,8 @@ int64_t unic_memory_budget_host(void);
 /* Host structures (headers, nodes), zeroed, under the same fault injection. */
 void *unic_new(size_t bytes);
 void unic_delete(void *p);
+/* For the arenas: is this allocation to fail? */
+bool unic_allocation_fails(void);
 
 /* Fault injection: the n-th allocation from now (arena blocks and unic_new alike, n >= 1) and the times - 1 after it fail; n = 0 switches it off.
  * A block is asked for twice, with a collection in between: only two failures in a row are one for the caller. Returns the number of allocations
