@@ -176,6 +176,7 @@ struct plan {
   unic_dnnl_primitive pack, unpack;             /* plain weights -> the layout of `forward` or `data`; gradient's layout -> plain */
   unic_dnnl_primitive x_in, y_in, x_out, y_out; /* blocked <-> channels-last, where a convolution has no blocked form of one of its images */
   bool narrow;                                  /* bf16 or f16 by way of f32 copies */
+  bool product;                                 /* `weights` is a matrix product */
   /* Places in scratch, bytes; the second row: reordered images. */
   int64_t x, w, packed, y, dx, dw, work, sums;
   int64_t x_last, y_last, dx_last;
@@ -247,6 +248,33 @@ static bool winograd(const unic_kernel *k, unic_dtype dtype, bool last) {
   return true;
 }
 
+/* The weight gradient of a dense 1x1 convolution in bf16 as what it is, dy' x over all pixels, where that is faster than oneDNN's convolution: with many
+ * channels and not too many pixels (measured at ResNet-50's shapes, batch 16, two threads: 730 to 980 GFLOP/s against 680 to 810; at 56 x 56 pixels of 64
+ * to 256 channels 440 to 550 against 600 to 650). dnnl_unimplemented: not like this. */
+static dnnl_status_t weight_product(const unic_kernel *k, struct plan *p, const struct roles *r, unic_dtype dtype, const unic_dnnl_geometry *g) {
+  const unic_view *x = r->image, *w = &k->in[WEIGHT];
+  int64_t pixels = x->shape[0] * x->shape[2] * x->shape[3], out = w->shape[0], in = w->shape[1];
+  if (dtype != UNIC_BF16 || r->transposed || x->block || r->result->block || k->arg[GROUPS].integer != 1) return dnnl_unimplemented;
+  for (int d = 0; d < 2; d++) if (w->shape[2 + d] != 1 || g->stride[d] != 1 || g->before[d] != 0) return dnnl_unimplemented;
+  if (in < 128 || out < 128 || pixels > 128 * (in < out ? in : out)) return dnnl_unimplemented;
+  unic_dnnl_desc dy = {0}, from = {0}, dw = {0};
+  int64_t dy_shape[2] = {out, pixels}, dy_stride[2] = {1, out}, x_shape[2] = {pixels, in}, dw_shape[2] = {out, in};
+  const unic_dnnl_attr add = {.sum = k->accumulate[WEIGHT] ? 1.0f : 0.0f};
+  dnnl_status_t s = unic_dnnl_desc_strided(&dy, dtype, 2, dy_shape, dy_stride);
+  if (s == dnnl_success) s = unic_dnnl_desc_plain(&from, dtype, 2, x_shape);
+  if (s == dnnl_success) s = unic_dnnl_desc_plain(&dw, UNIC_F32, 2, dw_shape);
+  if (s == dnnl_success) s = unic_dnnl_matmul(&p->weights, unic_dnnl_desc_md(&dy), unic_dnnl_desc_md(&from), NULL, unic_dnnl_desc_md(&dw), &add);
+  unic_dnnl_desc_free(&dy);
+  unic_dnnl_desc_free(&from);
+  unic_dnnl_desc_free(&dw);
+  if (s == dnnl_success && !usable(&p->weights)) {
+    unic_dnnl_primitive_free(&p->weights);
+    s = dnnl_unimplemented;
+  }
+  p->product = s == dnnl_success;
+  return s;
+}
+
 /* Everything in one type, with the images as they lie or (last) all channels-last. dnnl_unimplemented: not like this. */
 static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool last, bool insist) {
   struct roles r = roles_of(k);
@@ -274,7 +302,10 @@ static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dt
     if (s == dnnl_success && !insist && !usable(&p->data)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
   }
-  if (s == dnnl_success && r.weights) {
+  dnnl_status_t product = s == dnnl_success && r.weights ? weight_product(k, p, &r, dtype, &g) : dnnl_unimplemented;
+  if (s == dnnl_success && product != dnnl_unimplemented) {
+    s = product;
+  } else if (s == dnnl_success && r.weights) {
     g.winograd = winograd(k, dtype, last);
     s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
     if (g.winograd && (s == dnnl_unimplemented || (s == dnnl_success && p->weights.scratch > WINOGRAD_SCRATCH))) {
@@ -478,7 +509,8 @@ static unic_status conv2d_backward(const unic_kernel *k) {
     UNIC_TRY(image_in(k, p, &p->x_in, p->x_last, &x));
     void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
     const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
-    UNIC_TRY(unic_dnnl_execute(name, &p->weights, 3, args, at(k, p->work)));
+    const unic_dnnl_arg factors[] = {{DNNL_ARG_SRC, dy}, {DNNL_ARG_WEIGHTS, x}, {DNNL_ARG_DST, dw}};
+    UNIC_TRY(unic_dnnl_execute(name, &p->weights, 3, p->product ? factors : args, at(k, p->work)));
     if (p->unpack.primitive) {
       const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
       UNIC_TRY(unic_dnnl_execute(name, &p->unpack, 2, unpack, at(k, p->work)));
