@@ -223,6 +223,18 @@ describe("bench: processes", function()
   end)
 end)
 
+describe("bench: the best rate known", function()
+  it("is the probe's or a kernel's, but not that of an algorithm with fewer multiplications", function()
+    local bench = benches.open("rates", { folder = support.folder(), dtypes = { "f32" }, rounds = 3, threads = 2 })
+    bench.by_threads[2] = { flops = { f32 = 100 }, bytes = 10, probe = { f32 = { fma = 100 } } }
+    bench:reached("f32", 105)
+    assert.equal(105, bench:peaks().flops.f32)
+    bench:reached("f32", 150)
+    bench:reached("bf16", 105)   -- no such instructions
+    assert.same({ f32 = 105 }, bench:peaks().flops)
+  end)
+end)
+
 -- A bench whose processes are tables: the sides differ in what `change` says of the peer's answers.
 local function pretended(change)
   local options = { folder = support.folder(), dtypes = { "f32", "bf16" }, rounds = 7, threads = 2, vs = "torch", forms = { "eager" } }

@@ -180,11 +180,15 @@ function Bench:peaks(threads, again)
   return peaks
 end
 
+-- Flops are counted as the definition of an op has them. An algorithm that needs fewer (Winograd's, in f32 weight gradients) can appear to go faster than
+-- multiplications can be done at all; that is no rate of the processor's, and would be none that other kernels could have.
+local BEYOND_THE_PROBE = 1.1
+
 --- A kernel did this many flops a second.
 function Bench:reached(dtype, rate, threads)
-  local flops = self:peaks(threads).flops
+  local peaks = self:peaks(threads)
   -- A type without instructions of its own is done in f32 and says nothing beyond that.
-  if flops[dtype] then flops[dtype] = math.max(flops[dtype], rate) end
+  if peaks.flops[dtype] and rate <= BEYOND_THE_PROBE * most(peaks.probe[dtype]) then peaks.flops[dtype] = math.max(peaks.flops[dtype], rate) end
 end
 
 -------------------------------------------------------------------------------------------------------------------------------- peers
