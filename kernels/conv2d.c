@@ -80,10 +80,18 @@ UNIC_LOOP_TABLE(conv2d_add_bias);
 
 static int64_t effective(int64_t kernel, int64_t dilation) { return dilation * (kernel - 1) + 1; }
 
+/* Weights are of the type of x, or f32 beside images in a half type: they are rounded when they are packed. */
+static unic_status check_weight(const unic_call *c) {
+  unic_dtype own = (unic_dtype)c->in[WEIGHT]->dtype;
+  if (own == c->type || (own == UNIC_F32 && unic_dtype_is_half(c->type))) return UNIC_OK;
+  return unic_fail_arg(c, WEIGHT, "it is %s and the tensor before it is %s; t:cast(\"%s\") converts it", unic_dtype_name(own), unic_dtype_name(c->type), unic_dtype_name(c->type));
+}
+
 static unic_status conv2d_shape(unic_call *c) {
   const unic_tensor *x = c->in[X], *w = c->in[WEIGHT];
   int64_t groups = c->arg[GROUPS].integer;
   char text[256];
+  UNIC_TRY(check_weight(c));
   if (groups < 1) return unic_fail_arg(c, GROUPS, "%lld was given, expected at least 1", (long long)groups);
   if (x->shape[1] % groups) return unic_fail_arg(c, GROUPS, "%lld was given, which does not divide the %lld channels of 'x'", (long long)groups, (long long)x->shape[1]);
   if (w->shape[0] % groups) return unic_fail_arg(c, GROUPS, "%lld was given, which does not divide the %lld output channels of 'weight'", (long long)groups, (long long)w->shape[0]);
@@ -115,6 +123,7 @@ static unic_status conv_transpose2d_shape(unic_call *c) {
   const unic_tensor *x = c->in[X], *w = c->in[WEIGHT];
   int64_t groups = c->arg[GROUPS].integer;
   char text[256];
+  UNIC_TRY(check_weight(c));
   if (groups < 1) return unic_fail_arg(c, GROUPS, "%lld was given, expected at least 1", (long long)groups);
   if (x->shape[1] % groups) return unic_fail_arg(c, GROUPS, "%lld was given, which does not divide the %lld channels of 'x'", (long long)groups, (long long)x->shape[1]);
   if (w->shape[0] != x->shape[1])
@@ -288,7 +297,7 @@ static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dt
   if (s == dnnl_success) s = image_desc(&y_lies, r.result, dtype, false);
   if (s == dnnl_success) s = unic_dnnl_desc_any(&w, dtype, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_any(&dw, UNIC_F32, n, dims);
-  if (s == dnnl_success) s = unic_dnnl_desc_plain(&plain, dtype, n, dims);
+  if (s == dnnl_success) s = unic_dnnl_desc_plain(&plain, p->narrow ? UNIC_F32 : (unic_dtype)k->in[WEIGHT].dtype, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&dplain, UNIC_F32, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&b, UNIC_F32, 1, &bias);
   unic_dnnl_md mx = unic_dnnl_desc_md(&x), my = unic_dnnl_desc_md(&y), mw = unic_dnnl_desc_md(&w), packed = NULL;
@@ -375,7 +384,7 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   bool reads_weight = p->forward.primitive || p->data.primitive, reads_x = p->forward.primitive || p->weights.primitive;
   if (p->narrow) {
     if (reads_x) p->x = place(out, r.image->numel * 4);
-    if (reads_weight) p->w = place(out, k->in[WEIGHT].numel * 4);
+    if (reads_weight) p->w = place(out, k->in[WEIGHT].numel * (k->in[WEIGHT].dtype == UNIC_F32 ? 6 : 4));
     if (p->data.primitive) p->dx = place(out, r.image->numel * 4);
     if (reads_weight || p->weights.primitive) p->y = place(out, r.result->numel * 4);
   }
@@ -417,7 +426,12 @@ static unic_status weights_in(const unic_kernel *k, const struct plan *p, const 
   const void *w = k->in[WEIGHT].data;
   *out = w;
   if (p->narrow) {
-    convert(w, k->type, at(k, p->w), UNIC_F32, k->in[WEIGHT].numel);
+    int64_t n = k->in[WEIGHT].numel;
+    if (k->in[WEIGHT].dtype == UNIC_F32) {   /* rounded as everywhere, so that the result does not depend on what the processor has */
+      convert(w, UNIC_F32, at(k, p->w + 4 * n), k->type, n);
+      w = at(k, p->w + 4 * n);
+    }
+    convert(w, k->type, at(k, p->w), UNIC_F32, n);
     *out = at(k, p->w);
   }
   if (!p->pack.primitive) return UNIC_OK;
@@ -705,11 +719,11 @@ static unic_remake_price conv2d_remakes(const unic_call *c, int j) {
 
 static const unic_op op_conv2d = {
   .name = "conv2d",
-  .signature = "x: tensor[N,C,H,W], weight: tensor[O,I,Kh,Kw], bias: tensor<wide>?[O], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
+  .signature = "x: tensor[N,C,H,W], weight: tensor<float>[O,I,Kh,Kw], bias: tensor<wide>?[O], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
                "groups: int = 1 -> y",
   .doc = "Two-dimensional convolution (cross-correlation, as everywhere in deep learning). The result lies channels-last in memory.\n"
          "x: images [N, C, H, W]\n"
-         "weight: filters [O, C / groups, Kh, Kw]\n"
+         "weight: filters [O, C / groups, Kh, Kw], of the dtype of x; f32 also for images in a half type\n"
          "bias: added to every pixel of an output channel [O]\n"
          "stride: step between windows, one number or {rows, columns}\n"
          "padding: zeros on each side, one number or {rows, columns}\n"
@@ -730,11 +744,11 @@ static const unic_op op_conv2d = {
 
 static const unic_op op_conv_transpose2d = {
   .name = "conv_transpose2d",
-  .signature = "x: tensor[N,C,H,W], weight: tensor[C,O,Kh,Kw], bias: tensor<wide>?[B], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
+  .signature = "x: tensor[N,C,H,W], weight: tensor<float>[C,O,Kh,Kw], bias: tensor<wide>?[B], stride: int[2] = 1, padding: int[2] = 0, dilation: int[2] = 1, "
                "groups: int = 1, output_padding: int[2] = 0 -> y",
   .doc = "Transposed convolution: every pixel of x adds its multiple of the kernel to y. The result lies channels-last in memory.\n"
          "x: images [N, C, H, W]\n"
-         "weight: filters [C, O / groups, Kh, Kw]\n"
+         "weight: filters [C, O / groups, Kh, Kw], of the dtype of x; f32 also for images in a half type\n"
          "bias: added to every pixel of an output channel [O]\n"
          "stride: step in y per pixel of x, one number or {rows, columns}\n"
          "padding: pixels cut off on each side of y, one number or {rows, columns}\n"

@@ -57,6 +57,28 @@ describe("conv2d", function()
     end
   end)
 
+  it("takes f32 weights beside images in a half type, rounded as a cast rounds them", function()
+    for _, dtype in ipairs { "bf16", "f16" } do
+      for _, op in ipairs { "conv2d", "conv_transpose2d" } do
+        unic.manual_seed(6)
+        local x, w = unic.randn(2, 16, 7, 6):to(dtype), unic.randn(16, 16, 3, 3)
+        local dy = unic.randn(unic[op](x, w).shape):to(dtype)
+        local function run(weight)
+          local own = x:detach()
+          own.requires_grad, w.requires_grad, w.grad = true, true, nil
+          local y = unic[op](own, weight(w))
+          y:backward { gradient = dy }
+          return { y = y, dx = own.grad, dw = w.grad }
+        end
+        local plain, cast = run(function(t) return t end), run(function(t) return t:to(dtype) end)
+        assert.equal("f32", plain.dw.dtype)
+        plain.dw = plain.dw:to(dtype)   -- as it comes through the cast
+        for name, t in pairs(plain) do assert.same(blocked.values(t:to "f32"), blocked.values(cast[name]:to "f32"), name) end
+      end
+      assert.has_error(function() unic.conv2d(unic.ones(1, 1, 3, 3), unic.ones(1, 1, 3, 3):to(dtype)) end)
+    end
+  end)
+
   -- Large enough for Winograd's algorithm, where there is one: the contract's 1e-6 of the largest value holds as for the direct one.
   it("keeps the tolerance of the weight gradient at a network's sizes", function()
     if blocked.size() == 0 then return end
