@@ -144,7 +144,6 @@ static double seconds(void) {
 
 static bool collecting;
 static double collect_last, collect_cost, collect_share = 1;   /* share: how far the threshold is stretched to stay under 2 % of the time */
-static double collect_vain = 1;                                /* and further, up to a quarter of what is alive, while collections find nothing: in a backward no Lua runs that could drop anything */
 static int64_t collections;
 
 static void collect(unic_device *device, bool must) {
@@ -152,15 +151,12 @@ static void collect(unic_device *device, bool must) {
   if (!L || collecting) return;
   unic_memory_stats stats = unic_memory_read(device->memory);
   int64_t limit = stats.settled / 32 > (INT64_C(32) << 20) ? stats.settled / 32 : INT64_C(32) << 20;
-  double stretched = (double)limit * collect_vain, most = (double)(stats.settled / 4 > limit ? stats.settled / 4 : limit);
-  if (!must && (double)stats.debt <= (stretched < most ? stretched : most) * collect_share) return;
+  if (!must && (double)stats.debt <= (double)limit * collect_share) return;
   collecting = true;
   double begin = seconds();
   lua_gc(L, LUA_GCCOLLECT, 0);
   if (must) lua_gc(L, LUA_GCCOLLECT, 0);   /* what finalisers let go */
   double end = seconds();
-  int64_t freed = stats.active - unic_memory_read(device->memory).active;
-  collect_vain = freed * 16 > stats.debt ? 1 : collect_vain < 8 ? 2 * collect_vain : 8;
   collect_cost = end - begin;
   if (!must && collect_last > 0) {
     double share = collect_cost / (end - collect_last);
