@@ -1,13 +1,12 @@
 /* Dispatch. In order: device and dtype of the call, autocast, the generator, what the op accepts as layouts, the shape rule, outputs, plan,
- * launch, versions, tape. Everything that can be wrong with shapes, dtypes and devices is said before the device works. */
+ * launch, versions, tape. Everything that can be wrong with shapes, dtypes and devices is said before the device works. One long file, because
+ * these are the steps of one call, which share what it holds meanwhile (`work`). */
 #include "dispatch.h"
 #include "recompute.h"
 #include "watch.h"
 #include "replay.h"
 #include "tape.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static unic_dtype autocast_low = UNIC_F32;

@@ -1,6 +1,7 @@
 /* The Lua door of runtime/data: data sets, steps, pipelines. lua/unic/data.lua is its public face, with the documentation.
  *
- * Userdata "unic.dataset" holds a unic_dataset *, "unic.pipeline" a feed *. Items count from 1 here, from 0 below. */
+ * Userdata "unic.dataset" holds a unic_dataset *, "unic.pipeline" a feed *. Items count from 1 here, from 0 below. One long file, because pipelines are
+ * described by what the other two are read from: the same checks and sentences. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * Why not malloc: returning and re-faulting pages costs more than everything else the runtime adds to a step. Why not size classes: activations
  * of a network have a few hundred distinct sizes, and best fit with coalescing leaves little unused, as long as what outlives a step keeps out of
  * the way: gradients, which are made while activations go, would each split a hole that the large activations of early layers need again. They go
- * to the far end of what was used so far (unic_memory_lasting). */
+ * to the far end of what was used so far (unic_memory_lasting). A little over 500 lines: bins, slabs and pools are one structure under one lock. */
 #define _GNU_SOURCE
 #include "memory.h"
 #include "device.h"

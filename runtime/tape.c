@@ -1,4 +1,5 @@
-/* Recording nodes and walking back through them. */
+/* Recording nodes and walking back through them. One long file, because the walk reads everything that recording writes; what is computed again is in
+ * recompute.c and remake.c. */
 #include "tape.h"
 #include "dispatch.h"
 #include "recompute.h"

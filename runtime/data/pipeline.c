@@ -6,7 +6,8 @@
  * guards all bookkeeping; jobs run without it, each writing to its own row.
  *
  * The tensors of a slot come from the CPU's arena and are allocated by the owner when the slot is scheduled, so that batches count like any
- * other tensors: in the memory budget, and in the debt that paces the garbage collector (which alone would not see their size). */
+ * other tensors: in the memory budget, and in the debt that paces the garbage collector (which alone would not see their size). One long file, because
+ * windows, slots and workers share the lock and what it guards. */
 #define _GNU_SOURCE
 #include "pipeline.h"
 
