@@ -139,6 +139,8 @@ describe("bench: are the sides alike", function()
     assert.matches("threads", fair.same_machine(hello, hello, 4))
     assert.matches("cores", fair.same_machine(hello, with(hello, { cores = { 0 } }), 2))
     assert.matches("OPENBLAS_CORETYPE", fair.same_machine(hello, with(hello, { openblas = { "OPENBLAS_CORETYPE" } }), 2))
+    assert.matches("reference BLAS", fair.same_machine(hello, with(hello, { blas = "/usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11.0" }), 2))
+    assert.is_nil(fair.same_machine(hello, with(hello, { blas = "/usr/lib/x86_64-linux-gnu/openblas-openmp/libblas.so.3" }), 2))
   end)
 
   it("looks at sizes, modes, dropout, gradients and types of what is trained", function()

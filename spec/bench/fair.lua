@@ -47,6 +47,8 @@ function fair.same_machine(ours, theirs, threads)
   for _, side in ipairs { ours, theirs } do
     if #side.openblas > 0 then return "OPENBLAS variables are set: " .. words(side.openblas) end
   end
+  -- Debian's PyTorch takes its products from whatever libblas is installed; the reference one, in plain Fortran, does 4 GFLOP/s.
+  if (theirs.blas or ""):find "/blas/libblas" then return "its products run on the reference BLAS (Debian: install libopenblas0-openmp)" end
 end
 
 --- Is the training the same? From what `about` answered after the timed steps.

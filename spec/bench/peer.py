@@ -363,6 +363,12 @@ def capability():
     return torch.__config__.show().split("CPU capability usage: ")[1].split()[0]
 
 
+def blas():
+    """The file of the libblas that this PyTorch takes its products from; empty where they are built in."""
+    with open("/proc/self/maps") as f:
+        return next((line.split()[-1] for line in f if "/libblas.so" in line), "")
+
+
 def answer(**what):
     print(json.dumps(what), flush=True)
 
@@ -378,7 +384,7 @@ def main():
     side = Side(name, sys.argv[3], sys.argv[4], sys.argv[5], mode == "work")
     if mode == "infer":
         side.step = side.infer
-    answer(version=torch.__version__, isa=capability(), threads=torch.get_num_threads(), imported=IMPORTED,
+    answer(version=torch.__version__, isa=capability(), threads=torch.get_num_threads(), imported=IMPORTED, blas=blas(),
            cores=sorted(os.sched_getaffinity(0)), openblas=sorted(k for k in os.environ if k.startswith("OPENBLAS")))
     for line in sys.stdin:
         command, *rest = line.split()
