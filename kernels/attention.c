@@ -11,7 +11,8 @@
  * never exists. Backward computes p again from the saved log-sum-exp:
  *   dv = drop(p)' dy    dp = drop(dy v')    ds = scale p (dp - sum_j p dp)    dq = ds k    dk = ds' q
  * q, k, v, y and their gradients are read and written where they are when D is contiguous and f32; otherwise head by head through scratch.
- * Keys behind the last one that a key mask or causality lets through are not computed.
+ * Keys behind the last one that a key mask or causality lets through are not computed. In bf16, where the processor multiplies it, the products are
+ * attention_bf16.h's.
  *
  * Saved: q, k, v, mask, lse [B,H,S] (log of the sum of exp(s); +inf where nothing is attended to), state of the generator. y is made again from these (remake.h).
  * Bits: equal at any thread count: a head (backward) or a block of queries (forward) belongs to one thread, products inside run on that thread.
@@ -34,6 +35,7 @@ struct attention {
   float *lse;
   float scale, keep;                                    /* keep: 1/(1 - dropout) */
   bool causal, drop_all;
+  bool low;                                             /* products in bf16: attention_bf16.h */
   uint32_t threshold;                                   /* numbers below it are dropped; 0: no dropout */
   uint64_t seed, counter;
   int accumulate_q, accumulate_k, accumulate_v;
@@ -50,6 +52,9 @@ static inline int64_t attention_padded(int64_t floats) { return (floats + 15) & 
 
 /* Can oneDNN use a head of this as it lies? */
 static inline bool heads_plain(const struct heads *h, int64_t depth) { return h->dtype == UNIC_F32 && h->col == 1 && h->row >= depth; }
+
+/* Can it be a side of a product in bf16 as it lies? */
+static inline bool heads_low(const struct heads *h) { return h->dtype == UNIC_BF16 && h->col == 1; }
 
 #if UNIC_LOOPS
 
@@ -161,58 +166,18 @@ static float row_exp(const struct attention *a, float *restrict s, int64_t n, fl
   return sum;
 }
 
-/* Blocks of queries, item = (b H + h) blocks + block. */
-UNIC_LOOP(attention_forward_heads) {
-  struct attention *a = context;
-  int64_t depth = a->depth, now = -1, ldk = 0, ldv = 0, ldq = 0, ldy = a->y.row;
-  float *scores = a->scratch + unic_thread_index() * a->scratch_floats, *free = scores + attention_padded(a->rows * a->ld);
-  uint32_t *bits = NULL;
-  float *k_buffer = NULL, *v_buffer = NULL, *q_buffer = NULL, *y_buffer = NULL;
-  if (a->threshold) { bits = (uint32_t *)free; free += BITS_ROOM(a->keys); }
-  if (!heads_plain(&a->k, depth)) { k_buffer = free; free += attention_padded(a->keys * depth); }
-  if (!heads_plain(&a->v, depth)) { v_buffer = free; free += attention_padded(a->keys * depth); }
-  if (!heads_plain(&a->q, depth)) { q_buffer = free; free += attention_padded(a->rows * depth); }
-  if (!heads_plain(&a->y, depth)) { y_buffer = free; ldy = depth; }
-  const float *k = NULL, *v = NULL;
-  for (int64_t item = begin; item < end; item++) {
-    int64_t head = item / a->blocks, b = head / a->heads, h = head % a->heads, first = item % a->blocks * a->rows;
-    int64_t rows = a->queries - first < a->rows ? a->queries - first : a->rows;
-    if (head != now) {
-      int64_t all = k_buffer || v_buffer ? keys_needed(a, b, h, a->queries - 1) : 0;
-      k = head_load(&a->k, b, h, 0, all, depth, k_buffer, &ldk);
-      v = head_load(&a->v, b, h, 0, all, depth, v_buffer, &ldv);
-      now = head;
-    }
-    int64_t n = keys_needed(a, b, h, first + rows - 1);
-    const float *q = head_load(&a->q, b, h, first, rows, depth, q_buffer, &ldq);
-    float *y = y_buffer ? y_buffer : head_at(&a->y, b, h, first);
-    if (!unic_gemm(true, 'N', 'T', rows, n, depth, a->scale, q, ldq, k, ldk, 0, scores, a->ld)) a->failed = 1;
-    float share[UNIC_ROW];   /* what each row is multiplied with after the second product; rows <= UNIC_ROW */
-    for (int64_t r = 0; r < rows; r++) {
-      int64_t i = first + r, own = a->causal && i + 1 < n ? i + 1 : n;
-      float *s = scores + r * a->ld;
-      if (a->mask) row_mask(a, b, h, i, s, own);
-      float m = row_max(s, own), sum = 0;
-      bool nothing = m == -INFINITY;
-      if (nothing) for (int64_t j = 0; j < own; j++) nothing = nothing && s[j] == s[j];   /* NaN is not "masked" */
-      if (nothing) {
-        row_clear(s, 0, n);
-        share[r] = 0;
-      } else {
-        sum = row_exp(a, s, own, m, bits ? row_bits(a, b, h, i, own, bits) : NULL);
-        row_clear(s, own, n);
-        share[r] = a->drop_all ? 0 : a->keep / sum;
-      }
-      if (a->lse) a->lse[(b * a->heads + h) * a->queries + i] = nothing ? INFINITY : m + logf(sum);
-    }
-    if (!unic_gemm(true, 'N', 'N', rows, depth, n, 1, scores, a->ld, v, ldv, 0, y, ldy)) a->failed = 1;
-    for (int64_t r = 0; r < rows; r++) {
-      float *restrict to = y + r * ldy, f = share[r];
-      #pragma omp simd
-      for (int64_t d = 0; d < depth; d++) to[d] *= f;
-    }
-    if (y_buffer) head_store(&a->y, b, h, first, rows, depth, y_buffer, 0);
-  }
+/* The scores s of query i become exp(s - max), dropped, 0 from its last key on up to `wide`; the log-sum-exp is noted. Returns what y is to be multiplied with. */
+static float forward_row(const struct attention *a, int64_t b, int64_t h, int64_t i, float *restrict s, int64_t n, int64_t wide, uint32_t *bits) {
+  int64_t own = a->causal && i + 1 < n ? i + 1 : n;
+  if (a->mask) row_mask(a, b, h, i, s, own);
+  float m = row_max(s, own), sum = 0;
+  bool nothing = m == -INFINITY;
+  if (nothing) for (int64_t j = 0; j < own; j++) nothing = nothing && s[j] == s[j];   /* NaN is not "masked" */
+  if (nothing) own = 0;
+  else sum = row_exp(a, s, own, m, a->threshold ? row_bits(a, b, h, i, own, bits) : NULL);
+  row_clear(s, own, wide);
+  if (a->lse) a->lse[(b * a->heads + h) * a->queries + i] = nothing ? INFINITY : m + logf(sum);
+  return nothing || a->drop_all ? 0 : a->keep / sum;
 }
 
 /* One row of scores s and of dp = dy v' becomes drop(p) and ds. */
@@ -246,9 +211,73 @@ static void row_backward(const struct attention *a, float *restrict s, float *re
   }
 }
 
+/* The same with mask and dropout; 0 from the query's last key on up to `wide`. */
+static void backward_row(const struct attention *a, int64_t b, int64_t h, int64_t i, float *restrict s, float *restrict dp, int64_t n, int64_t wide, uint32_t *bits) {
+  int64_t own = a->causal && i + 1 < n ? i + 1 : n;
+  if (a->mask) row_mask(a, b, h, i, s, own);
+  if (a->drop_all) own = 0;
+  else row_backward(a, s, dp, own, a->lse[(b * a->heads + h) * a->queries + i], a->threshold ? row_bits(a, b, h, i, own, bits) : NULL);
+  row_clear(s, own, wide);
+  row_clear(dp, own, wide);
+}
+
+#if defined(__AVX512BF16__)
+#include "attention_bf16.h"
+#endif
+
+/* Blocks of queries, item = (b H + h) blocks + block. */
+UNIC_LOOP(attention_forward_heads) {
+  struct attention *a = context;
+#if defined(__AVX512BF16__)
+  if (a->low) {
+    low_forward(a, begin, end);
+    return;
+  }
+#endif
+  int64_t depth = a->depth, now = -1, ldk = 0, ldv = 0, ldq = 0, ldy = a->y.row;
+  float *scores = a->scratch + unic_thread_index() * a->scratch_floats, *free = scores + attention_padded(a->rows * a->ld);
+  uint32_t *bits = NULL;
+  float *k_buffer = NULL, *v_buffer = NULL, *q_buffer = NULL, *y_buffer = NULL;
+  if (a->threshold) { bits = (uint32_t *)free; free += BITS_ROOM(a->keys); }
+  if (!heads_plain(&a->k, depth)) { k_buffer = free; free += attention_padded(a->keys * depth); }
+  if (!heads_plain(&a->v, depth)) { v_buffer = free; free += attention_padded(a->keys * depth); }
+  if (!heads_plain(&a->q, depth)) { q_buffer = free; free += attention_padded(a->rows * depth); }
+  if (!heads_plain(&a->y, depth)) { y_buffer = free; ldy = depth; }
+  const float *k = NULL, *v = NULL;
+  for (int64_t item = begin; item < end; item++) {
+    int64_t head = item / a->blocks, b = head / a->heads, h = head % a->heads, first = item % a->blocks * a->rows;
+    int64_t rows = a->queries - first < a->rows ? a->queries - first : a->rows;
+    if (head != now) {
+      int64_t all = k_buffer || v_buffer ? keys_needed(a, b, h, a->queries - 1) : 0;
+      k = head_load(&a->k, b, h, 0, all, depth, k_buffer, &ldk);
+      v = head_load(&a->v, b, h, 0, all, depth, v_buffer, &ldv);
+      now = head;
+    }
+    int64_t n = keys_needed(a, b, h, first + rows - 1);
+    const float *q = head_load(&a->q, b, h, first, rows, depth, q_buffer, &ldq);
+    float *y = y_buffer ? y_buffer : head_at(&a->y, b, h, first);
+    if (!unic_gemm(true, 'N', 'T', rows, n, depth, a->scale, q, ldq, k, ldk, 0, scores, a->ld)) a->failed = 1;
+    float share[UNIC_ROW];   /* what each row is multiplied with after the second product; rows <= UNIC_ROW */
+    for (int64_t r = 0; r < rows; r++) share[r] = forward_row(a, b, h, first + r, scores + r * a->ld, n, n, bits);
+    if (!unic_gemm(true, 'N', 'N', rows, depth, n, 1, scores, a->ld, v, ldv, 0, y, ldy)) a->failed = 1;
+    for (int64_t r = 0; r < rows; r++) {
+      float *restrict to = y + r * ldy, f = share[r];
+      #pragma omp simd
+      for (int64_t d = 0; d < depth; d++) to[d] *= f;
+    }
+    if (y_buffer) head_store(&a->y, b, h, first, rows, depth, y_buffer, 0);
+  }
+}
+
 /* Heads, item = b H + h. */
 UNIC_LOOP(attention_backward_heads) {
   struct attention *a = context;
+#if defined(__AVX512BF16__)
+  if (a->low) {
+    low_backward(a, begin, end);
+    return;
+  }
+#endif
   int64_t depth = a->depth, ldk, ldv, ldq, lddy, lddq = depth, lddk = depth, lddv = depth;
   float *scores = a->scratch + unic_thread_index() * a->scratch_floats, *dp = scores + attention_padded(a->rows * a->ld), *free = dp + attention_padded(a->rows * a->ld);
   uint32_t *bits = NULL;
@@ -278,15 +307,7 @@ UNIC_LOOP(attention_backward_heads) {
       const float *q = head_load(&a->q, b, h, first, rows, depth, q_buffer, &ldq), *dy = head_load(&a->dy, b, h, first, rows, depth, dy_buffer, &lddy);
       if (!unic_gemm(true, 'N', 'T', rows, n, depth, a->scale, q, ldq, k, ldk, 0, scores, a->ld)) a->failed = 1;
       if (!unic_gemm(true, 'N', 'T', rows, n, depth, 1, dy, lddy, v, ldv, 0, dp, a->ld)) a->failed = 1;
-      for (int64_t r = 0; r < rows; r++) {
-        int64_t i = first + r, own = a->causal && i + 1 < n ? i + 1 : n;
-        float *s = scores + r * a->ld, *d = dp + r * a->ld;
-        if (a->mask) row_mask(a, b, h, i, s, own);
-        if (a->drop_all) { row_clear(s, 0, n); row_clear(d, 0, n); continue; }
-        row_backward(a, s, d, own, a->lse[(b * a->heads + h) * a->queries + i], bits ? row_bits(a, b, h, i, own, bits) : NULL);
-        row_clear(s, own, n);
-        row_clear(d, own, n);
-      }
+      for (int64_t r = 0; r < rows; r++) backward_row(a, b, h, first + r, scores + r * a->ld, dp + r * a->ld, n, n, bits);
       if (dv && !unic_gemm(true, 'T', 'N', n, depth, rows, 1, scores, a->ld, dy, lddy, beta_v, dv, lddv)) a->failed = 1;
       if (dk && !unic_gemm(true, 'T', 'N', n, depth, rows, 1, dp, a->ld, q, ldq, beta_k, dk, lddk)) a->failed = 1;
       beta_k = beta_v = 1;
@@ -422,6 +443,14 @@ static void describe(const unic_kernel *k, struct attention *a) {
   if (most > UNIC_ROW) most = UNIC_ROW;
   a->blocks = (a->queries + most - 1) / most;
   a->rows = a->blocks > 0 ? (a->queries + a->blocks - 1) / a->blocks : 0;
+  a->low = unic_isa_current() == UNIC_ISA_AVX512_BF16 && a->depth > 0 && a->depth % 16 == 0 && heads_low(&a->q) && heads_low(&a->k) && heads_low(&a->v) &&
+           (!k->backward || heads_low(&a->dy));
+  if (a->low) {
+    int64_t keys = attention_padded(a->keys) * a->depth, scores = attention_padded(a->rows * a->ld);
+    a->scratch_floats = scores + a->rows * a->depth + keys / 2 + attention_padded((a->keys + 1) / 2 * a->depth) + BITS_ROOM(a->keys);
+    if (k->backward) a->scratch_floats += scores + attention_padded(a->rows * a->ld / 2) + 5 * keys / 2 + 2 * attention_padded((a->rows + 1) / 2 * a->depth);
+    return;
+  }
   int64_t floats = attention_padded(a->rows * a->ld) * (k->backward ? 2 : 1);
   if (a->threshold) floats += BITS_ROOM(a->keys);
   struct heads *by_key[4] = {&a->k, &a->v, &a->dk, &a->dv}, *by_query[4] = {&a->q, k->backward ? &a->dy : &a->y, &a->dq};

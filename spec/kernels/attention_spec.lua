@@ -27,6 +27,8 @@ describe("attention", function()
     { q = { 2, 67, 3, 20 }, k = { 2, 67, 3, 20 }, v = { 2, 67, 3, 20 }, note = "ragged sizes" },
     { q = { 1, 60, 1, 5 }, k = { 1, 1300, 1, 5 }, v = { 1, 1300, 1, 5 }, mask = key_mask({ 1111 }, 1300), dropout = 0.1, note = "several blocks of queries" },
     { q = { 1, 300, 1, 5 }, k = { 1, 300, 1, 5 }, v = { 1, 300, 1, 5 }, causal = true, dropout = 0.2, note = "several blocks, causal" },
+    { q = { 1, 301, 1, 16 }, k = { 1, 301, 1, 16 }, v = { 1, 301, 1, 16 }, causal = true, dropout = 0.2, note = "whole vectors, several blocks, causal" },
+    { q = { 1, 61, 1, 16 }, k = { 1, 1303, 1, 16 }, v = { 1, 1303, 1, 16 }, mask = key_mask({ 1111 }, 1303), note = "whole vectors, more keys than queries" },
     { q = { 1, 5, 2, 256 }, k = { 1, 6, 2, 256 }, v = { 1, 6, 2, 256 }, note = "wide heads" },
     { q = { 3, 5, 2, 1 }, k = { 3, 6, 2, 1 }, v = { 3, 6, 2, 1 }, note = "heads of one feature" },
     { q = { 0, 3, 2, 4 }, k = { 0, 3, 2, 4 }, v = { 0, 3, 2, 4 }, note = "empty batch" },
