@@ -11,8 +11,8 @@
  * never exists. Backward computes p again from the saved log-sum-exp:
  *   dv = drop(p)' dy    dp = drop(dy v')    ds = scale p (dp - sum_j p dp)    dq = ds k    dk = ds' q
  * q, k, v, y and their gradients are read and written where they are when D is contiguous and f32; otherwise head by head through scratch.
- * Keys behind the last one that a key mask or causality lets through are not computed. In bf16, where the processor multiplies it, the products are
- * attention_bf16.h's.
+ * Keys behind the last one that a key mask or causality lets through are not computed. On AVX-512 the products are attention_tiles.h's, where
+ * depths are whole vectors.
  *
  * Saved: q, k, v, mask, lse [B,H,S] (log of the sum of exp(s); +inf where nothing is attended to), state of the generator. y is made again from these (remake.h).
  * Bits: equal at any thread count: a head (backward) or a block of queries (forward) belongs to one thread, products inside run on that thread.
@@ -35,7 +35,7 @@ struct attention {
   float *lse;
   float scale, keep;                                    /* keep: 1/(1 - dropout) */
   bool causal, drop_all;
-  bool low;                                             /* products in bf16: attention_bf16.h */
+  bool tiles, low;                                      /* products by attention_tiles.h; in bf16 */
   uint32_t threshold;                                   /* numbers below it are dropped; 0: no dropout */
   uint64_t seed, counter;
   int accumulate_q, accumulate_k, accumulate_v;
@@ -48,13 +48,10 @@ struct attention {
 static inline int64_t attention_padded(int64_t floats) { return (floats + 15) & ~(int64_t)15; }
 
 /* Numbers that row_bits makes for a row of that many keys, at most. */
-#define BITS_ROOM(keys) attention_padded((keys) + 34)
+#define BITS_ROOM(keys) attention_padded(attention_padded(keys) + 34)
 
 /* Can oneDNN use a head of this as it lies? */
 static inline bool heads_plain(const struct heads *h, int64_t depth) { return h->dtype == UNIC_F32 && h->col == 1 && h->row >= depth; }
-
-/* Can it be a side of a product in bf16 as it lies? */
-static inline bool heads_low(const struct heads *h) { return h->dtype == UNIC_BF16 && h->col == 1; }
 
 #if UNIC_LOOPS
 
@@ -131,10 +128,14 @@ static void row_mask(const struct attention *a, int64_t b, int64_t h, int64_t i,
   }
 }
 
-static inline float row_max(const float *restrict s, int64_t n) {
+/* Rows of scores are worked on in whole vectors, up to a multiple of 16 that the compiler can see: the last few elements one by one would take as long as
+ * a hundred before them. */
+static inline int64_t whole(int64_t n) { return n & ~(int64_t)15; }
+
+static inline float row_max(const float *restrict s, int64_t wide) {
   float m = -INFINITY;
   #pragma omp simd reduction(max : m)
-  for (int64_t j = 0; j < n; j++) m = s[j] > m ? s[j] : m;
+  for (int64_t j = 0; j < whole(wide); j++) m = s[j] > m ? s[j] : m;
   return m;
 }
 
@@ -146,14 +147,13 @@ static inline const uint32_t *row_bits(const struct attention *a, int64_t b, int
   return buffer + ahead;
 }
 
+static inline void row_fill(float *restrict s, int64_t from, int64_t to, float value) { for (int64_t j = from; j < to; j++) s[j] = value; }
 
-static inline void row_clear(float *restrict s, int64_t from, int64_t to) { for (int64_t j = from; j < to; j++) s[j] = 0; }
-
-/* s[0, n) = exp(s - m), dropped and not yet normalised; returns the sum before dropout. */
-static float row_exp(const struct attention *a, float *restrict s, int64_t n, float m, const uint32_t *restrict bits) {
+/* s[0, wide) = exp(s - m), dropped and not yet normalised; returns the sum before dropout. */
+static float row_exp(const struct attention *a, float *restrict s, int64_t wide, float m, const uint32_t *restrict bits) {
   float sum = 0;
   #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < n; j++) {
+  for (int64_t j = 0; j < whole(wide); j++) {
     float e = unic_exp_fallingf(s[j] - m);
     s[j] = e;
     sum += e;
@@ -161,76 +161,80 @@ static float row_exp(const struct attention *a, float *restrict s, int64_t n, fl
   if (bits) {
     uint32_t threshold = a->threshold;
     #pragma omp simd
-    for (int64_t j = 0; j < n; j++) s[j] = bits[j] < threshold ? 0.0f : s[j];
+    for (int64_t j = 0; j < whole(wide); j++) s[j] = bits[j] < threshold ? 0.0f : s[j];
   }
   return sum;
 }
 
-/* The scores s of query i become exp(s - max), dropped, 0 from its last key on up to `wide`; the log-sum-exp is noted. Returns what y is to be multiplied with. */
-static float forward_row(const struct attention *a, int64_t b, int64_t h, int64_t i, float *restrict s, int64_t n, int64_t wide, uint32_t *bits) {
-  int64_t own = a->causal && i + 1 < n ? i + 1 : n;
+/* The n scores s of query i become exp(s - max), dropped; 0 behind its last key, up to whole vectors; the log-sum-exp is noted. Returns what y is to be
+ * multiplied with. */
+static float forward_row(const struct attention *a, int64_t b, int64_t h, int64_t i, float *restrict s, int64_t n, uint32_t *bits) {
+  int64_t own = a->causal && i + 1 < n ? i + 1 : n, wide = attention_padded(n);
   if (a->mask) row_mask(a, b, h, i, s, own);
-  float m = row_max(s, own), sum = 0;
+  row_fill(s, own, wide, -INFINITY);
+  float m = row_max(s, wide), sum = 0;
   bool nothing = m == -INFINITY;
   if (nothing) for (int64_t j = 0; j < own; j++) nothing = nothing && s[j] == s[j];   /* NaN is not "masked" */
   if (nothing) own = 0;
-  else sum = row_exp(a, s, own, m, a->threshold ? row_bits(a, b, h, i, own, bits) : NULL);
-  row_clear(s, own, wide);
+  else sum = row_exp(a, s, wide, m, a->threshold ? row_bits(a, b, h, i, wide, bits) : NULL);
+  row_fill(s, own, wide, 0);
   if (a->lse) a->lse[(b * a->heads + h) * a->queries + i] = nothing ? INFINITY : m + logf(sum);
   return nothing || a->drop_all ? 0 : a->keep / sum;
 }
 
 /* One row of scores s and of dp = dy v' becomes drop(p) and ds. */
-static void row_backward(const struct attention *a, float *restrict s, float *restrict dp, int64_t n, float lse, const uint32_t *restrict bits) {
+static void row_backward(const struct attention *a, float *restrict s, float *restrict dp, int64_t wide, float lse, const uint32_t *restrict bits) {
   float sum = 0, scale = a->scale;
   if (!bits) {
     #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n; j++) {
+    for (int64_t j = 0; j < whole(wide); j++) {
       float p = unic_exp_fallingf(s[j] - lse);
       s[j] = p;
       sum += p * dp[j];
     }
     #pragma omp simd
-    for (int64_t j = 0; j < n; j++) dp[j] = scale * s[j] * (dp[j] - sum);
+    for (int64_t j = 0; j < whole(wide); j++) dp[j] = scale * s[j] * (dp[j] - sum);
     return;
   }
   uint32_t threshold = a->threshold;
   float keep = a->keep;
   #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < n; j++) {
+  for (int64_t j = 0; j < whole(wide); j++) {
     float p = unic_exp_fallingf(s[j] - lse), d = bits[j] < threshold ? 0.0f : keep * dp[j];
     s[j] = p;
     dp[j] = d;
     sum += p * d;
   }
   #pragma omp simd
-  for (int64_t j = 0; j < n; j++) {
+  for (int64_t j = 0; j < whole(wide); j++) {
     float p = s[j];
     dp[j] = scale * p * (dp[j] - sum);
     s[j] = bits[j] < threshold ? 0.0f : keep * p;
   }
 }
 
-/* The same with mask and dropout; 0 from the query's last key on up to `wide`. */
-static void backward_row(const struct attention *a, int64_t b, int64_t h, int64_t i, float *restrict s, float *restrict dp, int64_t n, int64_t wide, uint32_t *bits) {
-  int64_t own = a->causal && i + 1 < n ? i + 1 : n;
-  if (a->mask) row_mask(a, b, h, i, s, own);
+/* The same with mask and dropout for query i; 0 behind its last key, where neither NaN nor Inf of the row may go. */
+static void backward_row(const struct attention *a, int64_t b, int64_t h, int64_t i, float *restrict s, float *restrict dp, int64_t n, uint32_t *bits) {
+  int64_t own = a->causal && i + 1 < n ? i + 1 : n, wide = attention_padded(n);
   if (a->drop_all) own = 0;
-  else row_backward(a, s, dp, own, a->lse[(b * a->heads + h) * a->queries + i], a->threshold ? row_bits(a, b, h, i, own, bits) : NULL);
-  row_clear(s, own, wide);
-  row_clear(dp, own, wide);
+  if (a->mask) row_mask(a, b, h, i, s, own);
+  row_fill(s, own, wide, -INFINITY);
+  row_fill(dp, own, wide, 0);
+  if (own > 0) row_backward(a, s, dp, wide, a->lse[(b * a->heads + h) * a->queries + i], a->threshold ? row_bits(a, b, h, i, wide, bits) : NULL);
+  row_fill(s, own, wide, 0);
+  row_fill(dp, own, wide, 0);
 }
 
-#if defined(__AVX512BF16__)
-#include "attention_bf16.h"
+#if defined(__AVX512F__)
+#include "attention_tiles.h"
 #endif
 
 /* Blocks of queries, item = (b H + h) blocks + block. */
 UNIC_LOOP(attention_forward_heads) {
   struct attention *a = context;
-#if defined(__AVX512BF16__)
-  if (a->low) {
-    low_forward(a, begin, end);
+#if defined(__AVX512F__)
+  if (a->tiles) {
+    tiles_forward(a, begin, end);
     return;
   }
 #endif
@@ -258,7 +262,7 @@ UNIC_LOOP(attention_forward_heads) {
     float *y = y_buffer ? y_buffer : head_at(&a->y, b, h, first);
     if (!unic_gemm(true, 'N', 'T', rows, n, depth, a->scale, q, ldq, k, ldk, 0, scores, a->ld)) a->failed = 1;
     float share[UNIC_ROW];   /* what each row is multiplied with after the second product; rows <= UNIC_ROW */
-    for (int64_t r = 0; r < rows; r++) share[r] = forward_row(a, b, h, first + r, scores + r * a->ld, n, n, bits);
+    for (int64_t r = 0; r < rows; r++) share[r] = forward_row(a, b, h, first + r, scores + r * a->ld, n, bits);
     if (!unic_gemm(true, 'N', 'N', rows, depth, n, 1, scores, a->ld, v, ldv, 0, y, ldy)) a->failed = 1;
     for (int64_t r = 0; r < rows; r++) {
       float *restrict to = y + r * ldy, f = share[r];
@@ -272,9 +276,9 @@ UNIC_LOOP(attention_forward_heads) {
 /* Heads, item = b H + h. */
 UNIC_LOOP(attention_backward_heads) {
   struct attention *a = context;
-#if defined(__AVX512BF16__)
-  if (a->low) {
-    low_backward(a, begin, end);
+#if defined(__AVX512F__)
+  if (a->tiles) {
+    tiles_backward(a, begin, end);
     return;
   }
 #endif
@@ -299,15 +303,15 @@ UNIC_LOOP(attention_backward_heads) {
     /* The first block that is computed writes, later ones add; keys that no query needs have gradient zero. */
     float beta_k = !dk_buffer && a->accumulate_k ? 1 : 0, beta_v = !dv_buffer && a->accumulate_v ? 1 : 0;
     int64_t from = a->queries > 0 ? most : 0;
-    if (dk && beta_k == 0) for (int64_t j = from; j < a->keys; j++) row_clear(dk + j * lddk, 0, depth);
-    if (dv && beta_v == 0) for (int64_t j = from; j < a->keys; j++) row_clear(dv + j * lddv, 0, depth);
+    if (dk && beta_k == 0) for (int64_t j = from; j < a->keys; j++) row_fill(dk + j * lddk, 0, depth, 0);
+    if (dv && beta_v == 0) for (int64_t j = from; j < a->keys; j++) row_fill(dv + j * lddv, 0, depth, 0);
     /* The last block first: under causality it is the one that needs all keys. */
     for (int64_t block = a->blocks - 1; block >= 0; block--) {
       int64_t first = block * a->rows, rows = a->queries - first < a->rows ? a->queries - first : a->rows, n = keys_needed(a, b, h, first + rows - 1);
       const float *q = head_load(&a->q, b, h, first, rows, depth, q_buffer, &ldq), *dy = head_load(&a->dy, b, h, first, rows, depth, dy_buffer, &lddy);
       if (!unic_gemm(true, 'N', 'T', rows, n, depth, a->scale, q, ldq, k, ldk, 0, scores, a->ld)) a->failed = 1;
       if (!unic_gemm(true, 'N', 'T', rows, n, depth, 1, dy, lddy, v, ldv, 0, dp, a->ld)) a->failed = 1;
-      for (int64_t r = 0; r < rows; r++) backward_row(a, b, h, first + r, scores + r * a->ld, dp + r * a->ld, n, n, bits);
+      for (int64_t r = 0; r < rows; r++) backward_row(a, b, h, first + r, scores + r * a->ld, dp + r * a->ld, n, bits);
       if (dv && !unic_gemm(true, 'T', 'N', n, depth, rows, 1, scores, a->ld, dy, lddy, beta_v, dv, lddv)) a->failed = 1;
       if (dk && !unic_gemm(true, 'T', 'N', n, depth, rows, 1, dp, a->ld, q, ldq, beta_k, dk, lddk)) a->failed = 1;
       beta_k = beta_v = 1;
@@ -390,6 +394,14 @@ static struct heads heads_packed(const unic_view *v, int which) {
 /* A dimension of 1 may carry any stride; a row stride must not look too short for the data then. */
 static void tidy(struct heads *h, int64_t rows, int64_t depth) { if (rows <= 1) h->row = depth > 0 ? depth : 1; }
 
+/* Can attention_tiles.h compute this? */
+static bool tiles_can(const struct attention *a, bool backward) {
+  const struct heads *sides[] = {&a->q, &a->k, &a->v, &a->dy};
+  for (int i = 0; i < (backward ? 4 : 3); i++) if (sides[i]->dtype != a->q.dtype || sides[i]->col != 1) return false;
+  unic_isa needed = a->q.dtype == UNIC_F32 ? UNIC_ISA_AVX512 : a->q.dtype == UNIC_BF16 ? UNIC_ISA_AVX512_BF16 : UNIC_ISAS;
+  return unic_isa_current() >= needed && a->depth > 0 && a->depth % 16 == 0;
+}
+
 static void describe(const unic_kernel *k, struct attention *a) {
   const struct places *at = places_of(k->op);
   const unic_view *q = &k->in[at->q], *mask = &k->in[at->mask];
@@ -443,12 +455,13 @@ static void describe(const unic_kernel *k, struct attention *a) {
   if (most > UNIC_ROW) most = UNIC_ROW;
   a->blocks = (a->queries + most - 1) / most;
   a->rows = a->blocks > 0 ? (a->queries + a->blocks - 1) / a->blocks : 0;
-  a->low = unic_isa_current() == UNIC_ISA_AVX512_BF16 && a->depth > 0 && a->depth % 16 == 0 && heads_low(&a->q) && heads_low(&a->k) && heads_low(&a->v) &&
-           (!k->backward || heads_low(&a->dy));
-  if (a->low) {
-    int64_t keys = attention_padded(a->keys) * a->depth, scores = attention_padded(a->rows * a->ld);
-    a->scratch_floats = scores + a->rows * a->depth + keys / 2 + attention_padded((a->keys + 1) / 2 * a->depth) + BITS_ROOM(a->keys);
-    if (k->backward) a->scratch_floats += scores + attention_padded(a->rows * a->ld / 2) + 5 * keys / 2 + 2 * attention_padded((a->rows + 1) / 2 * a->depth);
+  a->tiles = tiles_can(a, k->backward);
+  a->low = a->tiles && a->q.dtype == UNIC_BF16;
+  if (a->tiles) {
+    int64_t keys = attention_padded(a->keys), scores = attention_padded(a->rows * a->ld), pair = a->low ? 2 : 1;
+    a->scratch_floats = scores + (a->rows + keys / pair) * a->depth + BITS_ROOM(a->keys);
+    if (k->backward) a->scratch_floats += scores + (keys * 2 + keys / pair) * a->depth + (a->low ? attention_padded(a->rows * a->ld / 2) : 0);
+    if (a->low) a->scratch_floats += attention_padded(((k->backward && a->rows > a->keys ? a->rows : a->keys) + 1) / 2 * a->depth);
     return;
   }
   int64_t floats = attention_padded(a->rows * a->ld) * (k->backward ? 2 : 1);
