@@ -7,7 +7,8 @@
  * Saved: x and weight. Bits: same_threads (oneDNN inside); the bias gradient alone is any_threads.
  *
  * oneDNN does the work, on channels-last memory or channels in blocks, as x comes (batch_norm is where a network enters the blocked layout);
- * where it has only slow loops for a blocked image, the image passes through scratch. Weights are plain row-major parameters. The packed layout that a
+ * where it has only slow loops for a blocked image, the image passes through scratch; dense 3x3 convolutions in f32 on blocks have a kernel of their own
+ * (winograd.h) for all but the weight gradient. Weights are plain row-major parameters. The packed layout that a
  * primitive wants is made in scratch right before its use where the weights are about to change (a training step: as fast, and half the weight
  * memory); without a tape it is a derived form, rebuilt when the weight's version moves. Weight gradients are computed in oneDNN's layout and
  * unpacked, or added, into the plain f32 gradient. bf16 and f16 run natively where oneDNN has such a convolution for this processor, otherwise
@@ -15,6 +16,7 @@
  *
  * Over 500 lines: two ops whose three products each are planned by the same code, and their plain forms. */
 #include "walk.h"
+#include "winograd.h"
 
 enum { X, WEIGHT, BIAS, STRIDE, PADDING, DILATION, GROUPS, OUTPUT_PADDING };
 enum { Y };
@@ -186,6 +188,7 @@ struct plan {
   unic_dnnl_primitive forward, data, weights;   /* the convolutions; data and weights are the two gradients */
   unic_dnnl_primitive pack, unpack;             /* plain weights -> the layout of `forward` or `data`; gradient's layout -> plain */
   unic_dnnl_primitive x_in, y_in, x_out, y_out; /* blocked <-> channels-last, where a convolution has no blocked form of one of its images */
+  struct winograd tiled;                        /* tiles > 0: in the place of `forward` or `data` */
   bool narrow;                                  /* bf16 or f16 by way of f32 copies */
   bool product;                                 /* `weights` is a matrix product */
   /* Places in scratch, bytes; the second row: reordered images. */
@@ -286,6 +289,14 @@ static dnnl_status_t weight_product(const unic_kernel *k, struct plan *p, const 
   return s;
 }
 
+/* The forward or the data gradient by winograd.h, where that is faster. */
+static struct winograd tiled(const unic_kernel *k, const struct roles *r, bool last) {
+  bool take = !last && k->type == UNIC_F32 && !r->transposed && k->arg[GROUPS].integer == 1 && (r->forward || r->data);
+  for (int d = 0; d < 2; d++) take = take && k->arg[STRIDE].ints[d] == 1 && k->arg[DILATION].ints[d] == 1;
+  if (!take) return (struct winograd){.tiles = 0};
+  return winograd_plan(r->data ? r->result : r->image, r->data ? r->image : r->result, &k->in[WEIGHT], k->arg[PADDING].ints, r->data);
+}
+
 /* Everything in one type, with the images as they lie or (last) all channels-last. dnnl_unimplemented: not like this. */
 static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool last, bool insist) {
   struct roles r = roles_of(k);
@@ -303,12 +314,13 @@ static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dt
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&dplain, UNIC_F32, n, dims);
   if (s == dnnl_success) s = unic_dnnl_desc_plain(&b, UNIC_F32, 1, &bias);
   unic_dnnl_md mx = unic_dnnl_desc_md(&x), my = unic_dnnl_desc_md(&y), mw = unic_dnnl_desc_md(&w), packed = NULL;
-  if (s == dnnl_success && r.forward) {
+  p->tiled = tiled(k, &r, last);
+  if (s == dnnl_success && r.forward && !p->tiled.tiles) {
     s = unic_dnnl_convolution(&p->forward, dnnl_forward_training, mx, mw, k->in[BIAS].present && !r.transposed ? unic_dnnl_desc_md(&b) : NULL, my, &g, NULL);
     if (s == dnnl_success && !insist && !usable(&p->forward)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->forward, DNNL_ARG_WEIGHTS);
   }
-  if (s == dnnl_success && r.data) {
+  if (s == dnnl_success && r.data && !p->tiled.tiles) {
     s = unic_dnnl_convolution(&p->data, dnnl_backward_data, mx, mw, NULL, my, &g, NULL);
     if (s == dnnl_success && !insist && !usable(&p->data)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
@@ -355,16 +367,21 @@ static dnnl_status_t make(const unic_kernel *k, struct plan *p, unic_dtype dtype
 }
 
 /* The packed weights as a derived form; the reorder's own scratchpad lies behind them. */
-static int64_t packed_bytes(const struct plan *p) { return (unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO)) + 63) / 64 * 64; }
+static int64_t packed_bytes(const struct plan *p) {
+  return p->tiled.tiles ? winograd_u_bytes(&p->tiled) : (unic_dnnl_md_bytes(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO)) + 63) / 64 * 64;
+}
 
 /* Whether the packed weights are worth keeping: nothing is trained. */
 static bool packs_once(const unic_kernel *k, const struct plan *p) { return !k->backward && !k->grad && !p->narrow; }
 
-static unic_status make_packed(const unic_kernel *k, int i, void *to) {
-  const struct plan *p = k->plan;
-  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, k->in[WEIGHT].data}, {DNNL_ARG_TO, to}};
-  return unic_dnnl_execute(k->op->name, &p->pack, 2, args, (char *)to + packed_bytes(p));
+static unic_status pack(const unic_kernel *k, const struct plan *p, const void *from, void *to, void *work) {
+  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+  if (!p->tiled.tiles) return unic_dnnl_execute(k->op->name, &p->pack, 2, args, work);
+  winograd_run_filters(&p->tiled, from, to);
+  return UNIC_OK;
 }
+
+static unic_status make_packed(const unic_kernel *k, int i, void *to) { return pack(k, k->plan, k->in[WEIGHT].data, to, (char *)to + packed_bytes(k->plan)); }
 
 static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   if (k->type == UNIC_F64 || k->out[Y].numel == 0) return UNIC_OK;   /* plain loops; nothing to do */
@@ -390,14 +407,14 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
     if (p->data.primitive) p->dx = place(out, r.image->numel * 4);
     if (reads_weight || p->weights.primitive) p->y = place(out, r.result->numel * 4);
   }
-  if (p->pack.primitive) {
+  if (p->pack.primitive || p->tiled.tiles) {
     if (packs_once(k, p)) {
       out->derives = 1;
       out->derive[0].arg = WEIGHT;
-      out->derive[0].tag = unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
+      out->derive[0].tag = p->tiled.tiles ? winograd_tag(&p->tiled) : unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
       out->derive[0].bytes = packed_bytes(p) + p->pack.scratch;
       out->derive[0].make = make_packed;
-    } else {
+    } else if (p->pack.primitive) {
       p->packed = place(out, packed_bytes(p));
     }
   }
@@ -410,7 +427,9 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   const unic_dnnl_primitive *all[] = {&p->forward, &p->data, &p->weights, &p->pack, &p->unpack, &p->x_in, &p->y_in, &p->x_out, &p->y_out};
   int64_t work = 0;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) if (all[i]->scratch > work) work = all[i]->scratch;
-  p->work = place(out, work);
+  int64_t tiles = p->tiled.tiles ? winograd_scratch_bytes(&p->tiled) : 0, u = p->tiled.tiles && !packs_once(k, p) ? packed_bytes(p) : 0;
+  p->work = place(out, tiles + u > work ? tiles + u : work);   /* the weight gradient is done with it when the tiles begin */
+  if (u) p->packed = p->work + tiles;
   return UNIC_OK;
 }
 
@@ -436,14 +455,14 @@ static unic_status weights_in(const unic_kernel *k, const struct plan *p, const 
     convert(w, k->type, at(k, p->w), UNIC_F32, n);
     *out = at(k, p->w);
   }
-  if (!p->pack.primitive) return UNIC_OK;
+  if (!p->pack.primitive && !p->tiled.tiles) return UNIC_OK;
   if (packs_once(k, p)) {
     *out = k->derived[0];
     return UNIC_OK;
   }
-  const unic_dnnl_arg args[] = {{DNNL_ARG_FROM, *out}, {DNNL_ARG_TO, at(k, p->packed)}};
+  w = *out;
   *out = at(k, p->packed);
-  return unic_dnnl_execute(k->op->name, &p->pack, 2, args, at(k, p->work));
+  return pack(k, p, w, at(k, p->packed), at(k, p->work));
 }
 
 /* Where an image is to be found for the convolution: reordered into scratch if there is a reorder. */
@@ -467,6 +486,10 @@ static unic_status conv2d_forward(const unic_kernel *k) {
   const void *x = k->in[X].data, *w;
   void *y = k->out[Y].data;
   UNIC_TRY(weights_in(k, p, &w));
+  if (p->tiled.tiles) {
+    winograd_run(&p->tiled, x, w, k->in[BIAS].data, y, at(k, p->work));
+    return UNIC_OK;
+  }
   if (p->narrow) {
     convert(x, k->type, at(k, p->x), UNIC_F32, k->in[X].numel);
     x = at(k, p->x);
@@ -531,6 +554,11 @@ static unic_status conv2d_backward(const unic_kernel *k) {
       const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
       UNIC_TRY(unic_dnnl_execute(name, &p->unpack, 2, unpack, at(k, p->work)));
     }
+  }
+  if (p->tiled.tiles) {
+    const void *u;
+    UNIC_TRY(weights_in(k, p, &u));
+    winograd_run(&p->tiled, dy, u, NULL, k->din[X].data, at(k, p->work));
   }
   if (p->data.primitive) {
     const void *w;

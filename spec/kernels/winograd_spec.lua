@@ -1,0 +1,167 @@
+-- conv2d's dense 3x3 convolutions on channels in blocks (kernels/winograd.h): forward and data gradient, from 48 tiles of 2x2 results on, where the output
+-- channels fill the products.
+local unic = require "unic"
+local blocked = require "spec.support.blocked"
+
+local function ints(shape, from, to, seed)
+  return unic.floor(unic.uniform_(unic.empty(shape), from, to + 1, { rng = unic.new_generator(seed) }))
+end
+
+--- y and dx of a convolution in f64 on plain memory or in f32 on blocks.
+local function convolve(c, dtype)
+  local x, w = c.x:to(dtype), c.w:to(dtype)
+  x.requires_grad, w.requires_grad = true, c.train ~= false
+  local b = c.b and c.b:to(dtype)
+  local y = unic.conv2d(dtype == "f32" and blocked.enter(x) or x, w, b, { padding = c.padding })
+  assert.equal(dtype == "f32", y:stride() == nil)
+  c.dy = c.dy or c.random(y.shape)
+  y:backward { gradient = c.dy:to(dtype) }
+  local function plain(t) return unic.contiguous(t:detach()):to "f64" end
+  return { y = plain(y), dx = plain(x.grad) }
+end
+
+-- Whether the kernel runs: infinities that go through its differences come out as NaN, and as infinities from direct sums.
+local function runs(images, inputs, outputs, height, width, padding, more)
+  local x = unic.ones(images, inputs, height, width) * math.huge
+  local options = { padding = padding }
+  for k, v in pairs(more or {}) do options[k] = v end
+  local y = unic.contiguous(unic.conv2d(blocked.enter(x), unic.ones(outputs, inputs / (options.groups or 1), 3, 3), nil, options))
+  return unic.ne(y, y):to("f32"):sum():item() > 0
+end
+
+describe("winograd", function()
+  it("leaves images in other layouts to the direct form", function()
+    local y = unic.conv2d(unic.ones(3, 16, 8, 8) * math.huge, unic.ones(64, 16, 3, 3), nil, { padding = 1 })
+    assert.equal(0, unic.ne(y, y):to("f32"):sum():item())
+  end)
+
+  if blocked.size() == 0 then return end   -- plain SSE2 has no blocked layout
+  local lanes = blocked.size()
+  local width = lanes == 16 and 64 or 16
+
+  it("takes convolutions of enough tiles and output channels", function()
+    assert.is_true(runs(3, 16, width, 8, 8, 1))            -- 48 tiles
+    assert.is_true(runs(6, 16, width, 7, 8, 0))            -- 6 x 3 x 3
+    assert.is_false(runs(5, 16, width, 7, 8, 0))
+    assert.is_false(runs(47, 16, width, 2, 2, 1))
+    assert.is_true(runs(48, 16, width, 2, 2, 1))
+    assert.is_true(runs(3, 16, 5 * width, 8, 8, 1))
+    if lanes == 16 then
+      assert.is_true(runs(3, 16, 48, 8, 8, 1))
+      assert.is_true(runs(3, 16, 80, 8, 8, 1))
+      assert.is_false(runs(3, 16, 32, 8, 8, 1))
+    else
+      assert.is_false(runs(3, 16, 8, 8, 8, 1))
+    end
+    assert.is_false(runs(3, 16, width, 20, 20, 1, { stride = 2 }))
+    assert.is_false(runs(3, 16, width, 20, 20, 2, { dilation = 2 }))
+    assert.is_false(runs(3, 2 * width, 2 * width, 8, 8, 1, { groups = 2 }))
+  end)
+
+  -- Small integers pass through the transforms and the sums without rounding: equal values, at every way a tile can stick out, in rows and in columns.
+  -- Images enough for the kernel to run; without a weight gradient, whose oneDNN form decides about padding 2.
+  local sizes = { { 1, 2 }, { 2, 1 }, { 2, 2 }, { 3, 5 }, { 4, 4 }, { 5, 8 }, { 6, 3 }, { 7, 7 }, { 8, 9 }, { 9, 6 }, { 5, 31 } }
+  for padding = 0, 2 do
+    it(("is exact on integers with padding %d"):format(padding), function()
+      for i, size in ipairs(sizes) do
+        local h, w = size[1], size[2]
+        local oh, ow = h + 2 * padding - 2, w + 2 * padding - 2
+        if oh > 0 and ow > 0 then
+          local fewest = math.min(math.ceil(oh / 2) * math.ceil(ow / 2), math.ceil(h / 2) * math.ceil(w / 2))
+          local images, inputs, outputs = math.ceil(48 / fewest) + i % 3, width * (1 + i % 2), i % 4 == 0 and 80 or width
+          local c = {
+            x = ints({ images, inputs, h, w }, -3, 3, i), w = ints({ outputs, inputs, 3, 3 }, -2, 2, i + 100), b = i % 2 == 0 and ints({ outputs }, -9, 9, i + 200) or nil,
+            padding = padding, train = false, random = function(shape) return ints(shape, -3, 3, i + 300) end,
+          }
+          assert.is_true(runs(images, inputs, outputs, h, w, padding))
+          local exact, got = convolve(c, "f64"), convolve(c, "f32")
+          for name, value in pairs(exact) do
+            assert.equal(0, (got[name] - value):abs():max():item(), ("%s of %d x %d"):format(name, h, w))
+            assert.is_true(value:abs():max():item() > 3)
+          end
+        end
+      end
+    end)
+  end
+
+  it("is exact on integers where channels are many or fill no product", function()
+    for _, channels in ipairs { { 16, 48 }, { 48, 80 }, { 80, 64 }, { 272, 144 }, { 144, 320 } } do
+      local inputs, outputs = channels[1], channels[2]
+      local c = {
+        x = ints({ 2, inputs, 11, 10 }, -3, 3, 1), w = ints({ outputs, inputs, 3, 3 }, -2, 2, 2), b = ints({ outputs }, -9, 9, 3), padding = { 1, 0 },
+        random = function(shape) return ints(shape, -3, 3, 4) end,
+      }
+      local exact, got = convolve(c, "f64"), convolve(c, "f32")
+      for name, value in pairs(exact) do assert.equal(0, (got[name] - value):abs():max():item(), ("%s, %d to %d"):format(name, inputs, outputs)) end
+    end
+  end)
+
+  it("keeps the tolerance, with rectified values too", function()
+    unic.manual_seed(3)
+    for _, s in ipairs { { 2, 64, 64, 30 }, { 3, 128, 96, 11 }, { 4, 512, 64, 7 }, { 4, 64, 512, 7 } } do
+      local images, inputs, outputs, size = s[1], s[2], s[3], s[4]
+      local c = {
+        x = unic.relu(unic.randn(images, inputs, size, size) + 1), w = unic.randn(outputs, inputs, 3, 3), b = unic.randn(outputs), padding = 1,
+        random = function(shape) return unic.randn(shape) end,
+      }
+      local exact, got = convolve(c, "f64"), convolve(c, "f32")
+      for name, value in pairs(exact) do
+        local rms = math.sqrt(value:square():mean():item())
+        local off = (got[name] - value):abs():max():item() / (value:abs():max():item() + rms)
+        assert.is_true(off <= 7e-7 and off > 0, ("%s, %d to %d: %g"):format(name, inputs, outputs, off))
+      end
+    end
+  end)
+
+  it("gives the same bits for any number of threads and whatever images are beside", function()
+    unic.manual_seed(4)
+    local x, w, b = unic.randn(7, 144, 13, 9), unic.randn(144, 144, 3, 3), unic.randn(144)
+    local function forward(images) return blocked.values(unic.conv2d(blocked.enter(images), w, b, { padding = 1 })) end
+    local function gradient(images)
+      local own = images:detach()
+      own.requires_grad = true
+      unic.conv2d(blocked.enter(own), w, b, { padding = 1 }):backward { gradient = images }
+      return blocked.values(own.grad)
+    end
+    local y, dx, threads = forward(x), gradient(x), unic.threads()
+    for n = 1, 3 do
+      unic.threads(n)
+      assert.same(y, forward(x))
+      assert.same(dx, gradient(x))
+    end
+    unic.threads(threads)
+    local per = #y / 7
+    local alone = forward(unic.contiguous(x:narrow(1, 3, 2)))
+    for i = 1, 2 * per, 7 do assert.equal(y[2 * per + i], alone[i]) end
+  end)
+
+  it("follows a weight that is changed in place, with and without a tape", function()
+    local x = ints({ 3, 16, 9, 9 }, -3, 3, 1)
+    local w = ints({ width, 16, 3, 3 }, -2, 2, 2)
+    local function run(train)
+      local own = w:detach()
+      own.requires_grad = train
+      local y = blocked.values(unic.conv2d(blocked.enter(x), own, nil, { padding = 1 }))
+      assert.same(blocked.values(unic.conv2d(x:to "f64", w:to "f64", nil, { padding = 1 })), y)
+      return y
+    end
+    local first = run(false)
+    assert.same(first, run(true))
+    w:copy_(ints({ width, 16, 3, 3 }, -2, 2, 5))
+    assert.same(run(true), run(false))
+    assert.not_same(first, run(false))
+    -- Slices of one weight have forms of their own.
+    local two = ints({ 2 * width, 16, 3, 3 }, -2, 2, 6)
+    for from = 1, width + 1, width do
+      local slice = two:narrow(1, from, width)
+      local exact = unic.conv2d(x:to "f64", unic.contiguous(slice):to "f64", nil, { padding = 1 })
+      assert.same(blocked.values(exact), blocked.values(unic.conv2d(blocked.enter(x), slice, nil, { padding = 1 })))
+    end
+  end)
+
+  it("goes on with all gradients, accumulated, in a chain of blocked ops", function()
+    unic.manual_seed(5)
+    local w, b = unic.randn(64, 64, 3, 3), unic.randn(64)
+    blocked.check(function(x) return unic.conv2d(x, w, b, { padding = 1 }) end, unic.randn(3, 64, 9, 10), { w, b })
+  end)
+end)
