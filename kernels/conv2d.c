@@ -253,7 +253,7 @@ static bool usable(const unic_dnnl_primitive *p) { return strncmp(unic_dnnl_prim
 /* The weight gradient of a dense 3x3 convolution in f32 and blocked memory by Winograd's algorithm, F(4x4, 3x3), where oneDNN has it (2.x, AVX-512): 1.2 to
  * 2 times as fast, within the 1e-6 that f32 is allowed (measured at ResNet-50's shapes, two images, against f64, of the largest value: 4.9e-7 to 8.6e-7;
  * the direct one, whose sums over all pixels are long, 2.6e-7 to 8.8e-7). The forward and the data gradient would gain as much and leave it (1.1e-6 to
- * 1.9e-6 against 2e-7), so they stay direct. Its scratch grows with the channels, not with the batch: 56 MB for 256, 131 MB for 512, too much at
+ * 1.9e-6 against 2e-7): winograd.h has smaller tiles for them. Its scratch grows with the channels, not with the batch: 56 MB for 256, 131 MB for 512, too much at
  * the moment when all activations of a network are still alive. */
 enum { WINOGRAD_SCRATCH = 64 << 20 };
 static bool winograd(const unic_kernel *k, unic_dtype dtype, bool last) {
@@ -407,16 +407,14 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
     if (p->data.primitive) p->dx = place(out, r.image->numel * 4);
     if (reads_weight || p->weights.primitive) p->y = place(out, r.result->numel * 4);
   }
-  if (p->pack.primitive || p->tiled.tiles) {
-    if (packs_once(k, p)) {
-      out->derives = 1;
-      out->derive[0].arg = WEIGHT;
-      out->derive[0].tag = p->tiled.tiles ? winograd_tag(&p->tiled) : unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
-      out->derive[0].bytes = packed_bytes(p) + p->pack.scratch;
-      out->derive[0].make = make_packed;
-    } else if (p->pack.primitive) {
-      p->packed = place(out, packed_bytes(p));
-    }
+  if ((p->pack.primitive || p->tiled.tiles) && packs_once(k, p)) {
+    out->derives = 1;
+    out->derive[0].arg = WEIGHT;
+    out->derive[0].tag = p->tiled.tiles ? winograd_tag(&p->tiled) : unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
+    out->derive[0].bytes = packed_bytes(p) + p->pack.scratch;
+    out->derive[0].make = make_packed;
+  } else if (p->pack.primitive) {
+    p->packed = place(out, packed_bytes(p));
   }
   int64_t size = p->narrow ? 4 : unic_dtype_size(k->type);
   if (p->x_in.primitive) p->x_last = place(out, r.image->numel * size);
