@@ -62,13 +62,12 @@ WINOGRAD_INLINE void winograd_g(vf a, vf b, vf c, vf *to) {
   to[3] = c;
 }
 
-/* Rows and columns of LANES x LANES floats change places: in step k the off-diagonal blocks of 2^k. */
+/* Rows and columns of LANES x LANES floats change places: in each step the off-diagonal blocks of this size. */
 WINOGRAD_INLINE void winograd_transpose(vf *rows) {
   vi lane;
   for (int l = 0; l < LANES; l++) lane[l] = l;
   #pragma GCC unroll 4
-  for (int k = 0; 1 << k < LANES; k++) {
-    const int step = 1 << k;
+  for (int step = 1; step < LANES; step *= 2) {
     vi odd = (lane & step) != 0, first = vi_choose(odd, lane - step + LANES, lane), second = vi_choose(odd, lane + LANES, lane + step);
     #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++)
