@@ -10,12 +10,13 @@
  * where it has only slow loops for a blocked image, the image passes through scratch; dense 3x3 convolutions in f32 on blocks have a kernel of their own
  * (winograd.h) for all but the weight gradient. Weights are plain row-major parameters. The packed layout that a
  * primitive wants is made in scratch right before its use where the weights are about to change (a training step: as fast, and half the weight
- * memory); without a tape it is a derived form, rebuilt when the weight's version moves. Weight gradients are computed in oneDNN's layout and
- * unpacked, or added, into the plain f32 gradient. bf16 and f16 run natively where oneDNN has such a convolution for this processor, otherwise
- * through f32 scratch. The f64 form is plain loops.
+ * memory); without a tape it is a derived form, rebuilt when the weight's version moves. Weight gradients are own kernels' (conv_weights.c), or
+ * computed in oneDNN's layout and unpacked, or added, into the plain f32 gradient. bf16 and f16 run natively where oneDNN has such a convolution for
+ * this processor, otherwise through f32 scratch. The f64 form is plain loops.
  *
  * Over 500 lines: two ops whose three products each are planned by the same code, and their plain forms. */
 #include "walk.h"
+#include "conv_weights.h"
 #include "winograd.h"
 
 enum { X, WEIGHT, BIAS, STRIDE, PADDING, DILATION, GROUPS, OUTPUT_PADDING };
@@ -190,7 +191,8 @@ struct plan {
   unic_dnnl_primitive x_in, y_in, x_out, y_out; /* blocked <-> channels-last, where a convolution has no blocked form of one of its images */
   struct winograd tiled;                        /* tiles > 0: in the place of `forward` or `data` */
   bool narrow;                                  /* bf16 or f16 by way of f32 copies */
-  bool product;                                 /* `weights` is a matrix product */
+  bool owns;                                    /* the weight gradient is `own`, not a convolution */
+  unic_conv_weights own;
   /* Places in scratch, bytes; the second row: reordered images. */
   int64_t x, w, packed, y, dx, dw, work, sums;
   int64_t x_last, y_last, dx_last;
@@ -262,31 +264,24 @@ static bool winograd(const unic_kernel *k, unic_dtype dtype, bool last) {
   return true;
 }
 
-/* The weight gradient of a dense 1x1 convolution in bf16 as what it is, dy' x over all pixels, where that is faster than oneDNN's convolution: with many
- * channels and not too many pixels (measured at ResNet-50's shapes, batch 16, two threads: 730 to 980 GFLOP/s against 680 to 810; at 56 x 56 pixels of 64
- * to 256 channels 440 to 550 against 600 to 650). dnnl_unimplemented: not like this. */
-static dnnl_status_t weight_product(const unic_kernel *k, struct plan *p, const struct roles *r, unic_dtype dtype, const unic_dnnl_geometry *g) {
-  const unic_view *x = r->image, *w = &k->in[WEIGHT];
-  int64_t pixels = x->shape[0] * x->shape[2] * x->shape[3], out = w->shape[0], in = w->shape[1];
-  if (dtype != UNIC_BF16 || r->transposed || x->block || r->result->block || k->arg[GROUPS].integer != 1) return dnnl_unimplemented;
-  for (int d = 0; d < 2; d++) if (w->shape[2 + d] != 1 || g->stride[d] != 1 || g->before[d] != 0) return dnnl_unimplemented;
-  if (in < 128 || out < 128 || pixels > 128 * (in < out ? in : out)) return dnnl_unimplemented;
-  unic_dnnl_desc dy = {0}, from = {0}, dw = {0};
-  int64_t dy_shape[2] = {out, pixels}, dy_stride[2] = {1, out}, x_shape[2] = {pixels, in}, dw_shape[2] = {out, in};
-  const unic_dnnl_attr add = {.sum = k->accumulate[WEIGHT] ? 1.0f : 0.0f};
-  dnnl_status_t s = unic_dnnl_desc_strided(&dy, dtype, 2, dy_shape, dy_stride);
-  if (s == dnnl_success) s = unic_dnnl_desc_plain(&from, dtype, 2, x_shape);
-  if (s == dnnl_success) s = unic_dnnl_desc_plain(&dw, UNIC_F32, 2, dw_shape);
-  if (s == dnnl_success) s = unic_dnnl_matmul(&p->weights, unic_dnnl_desc_md(&dy), unic_dnnl_desc_md(&from), NULL, unic_dnnl_desc_md(&dw), &add);
-  unic_dnnl_desc_free(&dy);
-  unic_dnnl_desc_free(&from);
-  unic_dnnl_desc_free(&dw);
-  if (s == dnnl_success && !usable(&p->weights)) {
-    unic_dnnl_primitive_free(&p->weights);
-    s = dnnl_unimplemented;
+/* Whether the weight gradient is made by own kernels (conv_weights.c): of dense convolutions in bf16 and channels-last memory, and of 1x1 ones in f32 and
+ * blocks of 16. From 64 channels on each side: with fewer most of what those kernels gather is used too seldom (bf16, 56 x 56 pixels, 3x3, GFLOP/s of
+ * oneDNN and of these: 32 to 64 channels 798 and 674, 64 to 16 683 and 624, 64 to 64 806 and 871; 1x1: 32 to 32 611 and 279). */
+static bool own_weights(const unic_kernel *k, struct plan *p, const struct roles *r, unic_dtype dtype, const unic_dnnl_geometry *g) {
+  const unic_view *x = r->image, *y = r->result, *w = &k->in[WEIGHT];
+  unic_conv_weights *own = &p->own;
+  *own = (unic_conv_weights){.images = x->shape[0], .in = w->shape[1], .out = w->shape[0], .blocked = x->block == 16 && y->block == 16};
+  if (k->arg[GROUPS].integer != 1 || dtype != (own->blocked ? UNIC_F32 : UNIC_BF16) || (!own->blocked && (x->block || y->block))) return false;
+  for (int d = 0; d < 2; d++) {
+    own->size[d] = x->shape[2 + d];
+    own->pixels[d] = y->shape[2 + d];
+    own->kernel[d] = w->shape[2 + d];
+    own->stride[d] = g->stride[d];
+    own->padding[d] = g->before[d];
+    own->dilation[d] = g->dilation[d];
   }
-  p->product = s == dnnl_success;
-  return s;
+  if (own->in < 64 || own->out < 64 || (own->blocked && own->kernel[0] * own->kernel[1] > 1)) return false;
+  return unic_conv_weights_plan(own);
 }
 
 /* The forward or the data gradient by winograd.h, where that is faster. */
@@ -325,10 +320,8 @@ static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dt
     if (s == dnnl_success && !insist && !usable(&p->data)) s = dnnl_unimplemented;
     if (s == dnnl_success) packed = unic_dnnl_primitive_md(&p->data, DNNL_ARG_WEIGHTS);
   }
-  dnnl_status_t product = s == dnnl_success && r.weights ? weight_product(k, p, &r, dtype, &g) : dnnl_unimplemented;
-  if (s == dnnl_success && product != dnnl_unimplemented) {
-    s = product;
-  } else if (s == dnnl_success && r.weights) {
+  p->owns = r.weights && !last && own_weights(k, p, &r, dtype, &g);
+  if (s == dnnl_success && r.weights && !p->owns) {
     g.winograd = winograd(k, dtype, last);
     s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
     if (g.winograd && (s == dnnl_unimplemented || (s == dnnl_success && p->weights.scratch > WINOGRAD_SCRATCH))) {
@@ -400,12 +393,12 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   if (s != dnnl_success) return unic_dnnl_fail(k->op->name, k->backward ? "plan the gradient of a convolution" : "plan a convolution", s);
 
   struct roles r = roles_of(k);
-  bool reads_weight = p->forward.primitive || p->data.primitive, reads_x = p->forward.primitive || p->weights.primitive;
+  bool reads_weight = p->forward.primitive || p->data.primitive, weights = p->owns || p->weights.primitive, reads_x = p->forward.primitive || weights;
   if (p->narrow) {
     if (reads_x) p->x = place(out, r.image->numel * 4);
     if (reads_weight) p->w = place(out, k->in[WEIGHT].numel * (k->in[WEIGHT].dtype == UNIC_F32 ? 6 : 4));
     if (p->data.primitive) p->dx = place(out, r.image->numel * 4);
-    if (reads_weight || p->weights.primitive) p->y = place(out, r.result->numel * 4);
+    if (reads_weight || weights) p->y = place(out, r.result->numel * 4);
   }
   if ((p->pack.primitive || p->tiled.tiles) && packs_once(k, p)) {
     out->derives = 1;
@@ -425,6 +418,7 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
   const unic_dnnl_primitive *all[] = {&p->forward, &p->data, &p->weights, &p->pack, &p->unpack, &p->x_in, &p->y_in, &p->x_out, &p->y_out};
   int64_t work = 0;
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) if (all[i]->scratch > work) work = all[i]->scratch;
+  if (p->owns && p->own.scratch > work) work = p->own.scratch;
   int64_t tiles = p->tiled.tiles ? winograd_scratch_bytes(&p->tiled) : 0, u = p->tiled.tiles && !packs_once(k, p) ? packed_bytes(p) : 0;
   p->work = place(out, tiles + u > work ? tiles + u : work);   /* the weight gradient is done with it when the tiles begin */
   if (u) p->packed = p->work + tiles;
@@ -521,6 +515,20 @@ static void bias_gradient(const unic_kernel *k, const struct plan *p) {
   }
 }
 
+/* The weight gradient from the image and the result's gradient as the plan wants them. */
+static unic_status weight_gradient(const unic_kernel *k, const struct plan *p, const void *image, const void *result) {
+  if (p->owns) {
+    unic_conv_weights_run(&p->own, image, result, k->din[WEIGHT].data, k->accumulate[WEIGHT], at(k, p->work));
+    return UNIC_OK;
+  }
+  void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
+  const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, image}, {DNNL_ARG_DIFF_DST, result}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
+  UNIC_TRY(unic_dnnl_execute(k->op->name, &p->weights, 3, args, at(k, p->work)));
+  if (!p->unpack.primitive) return UNIC_OK;
+  const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
+  return unic_dnnl_execute(k->op->name, &p->unpack, 2, unpack, at(k, p->work));
+}
+
 static unic_status conv2d_backward(const unic_kernel *k) {
   const struct plan *p = k->plan;
   if (!p || !k->dout[Y].data) {
@@ -537,21 +545,14 @@ static unic_status conv2d_backward(const unic_kernel *k) {
     dy = at(k, p->y);
   }
   UNIC_TRY(image_in(k, p, &p->y_in, p->y_last, &dy));
-  if (p->weights.primitive) {
+  if (p->owns || p->weights.primitive) {
     const void *x = k->in[X].data;
     if (p->narrow) {
       convert(x, k->type, at(k, p->x), UNIC_F32, k->in[X].numel);
       x = at(k, p->x);
     }
     UNIC_TRY(image_in(k, p, &p->x_in, p->x_last, &x));
-    void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
-    const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
-    const unic_dnnl_arg factors[] = {{DNNL_ARG_SRC, dy}, {DNNL_ARG_WEIGHTS, x}, {DNNL_ARG_DST, dw}};
-    UNIC_TRY(unic_dnnl_execute(name, &p->weights, 3, p->product ? factors : args, at(k, p->work)));
-    if (p->unpack.primitive) {
-      const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
-      UNIC_TRY(unic_dnnl_execute(name, &p->unpack, 2, unpack, at(k, p->work)));
-    }
+    UNIC_TRY(weight_gradient(k, p, x, dy));
   }
   if (p->tiled.tiles) {
     const void *u;
@@ -603,23 +604,17 @@ static unic_status conv_transpose2d_backward(const unic_kernel *k) {
   }
   const void *dy = k->dout[Y].data;
   if (k->din[BIAS].present) bias_gradient(k, p);
-  if (p->narrow && (p->weights.primitive || p->forward.primitive)) {
+  if (p->narrow && (p->owns || p->weights.primitive || p->forward.primitive)) {
     convert(dy, k->type, at(k, p->x), UNIC_F32, k->dout[Y].numel);
     dy = at(k, p->x);
   }
-  if (p->weights.primitive) {
+  if (p->owns || p->weights.primitive) {
     const void *x = k->in[X].data;
     if (p->narrow) {
       convert(x, k->type, at(k, p->y), UNIC_F32, k->in[X].numel);
       x = at(k, p->y);
     }
-    void *dw = p->unpack.primitive ? at(k, p->dw) : k->din[WEIGHT].data;
-    const unic_dnnl_arg args[] = {{DNNL_ARG_SRC, dy}, {DNNL_ARG_DIFF_DST, x}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
-    UNIC_TRY(unic_dnnl_execute(k->op->name, &p->weights, 3, args, at(k, p->work)));
-    if (p->unpack.primitive) {
-      const unic_dnnl_arg unpack[] = {{DNNL_ARG_FROM, dw}, {DNNL_ARG_TO, k->din[WEIGHT].data}};
-      UNIC_TRY(unic_dnnl_execute(k->op->name, &p->unpack, 2, unpack, at(k, p->work)));
-    }
+    UNIC_TRY(weight_gradient(k, p, dy, x));
   }
   if (p->forward.primitive) {
     const void *w;
