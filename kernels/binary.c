@@ -172,8 +172,13 @@ static unic_status alpha_shape(unic_call *c) {
 
 static unic_status forward(const unic_kernel *k, unic_body *loop, bool has_alpha) {
   const unic_view *y = unic_result(k);
-  struct binary s = {.to = y->data, .a = k->in[A].data, .b = k->in[B].data, .dtype = k->type, .alpha = 1};
   if (y->numel == 0) return UNIC_OK;
+  struct binary s;   /* 480 bytes, most of them for broadcast gradients: what is not read is not cleared */
+  s.to = y->data;
+  s.a = k->in[A].data;
+  s.b = k->in[B].data;
+  s.dtype = k->type;
+  s.alpha = 1;
   s.number = k->in[A].present ? k->arg[B].number : k->arg[A].number;
   if (has_alpha && k->op->flags & UNIC_OP_INPLACE) s.alpha = k->arg[ALPHA].number;
   const unic_view *const views[3] = {y, k->in[A].present ? &k->in[A] : y, k->in[B].present ? &k->in[B] : y};

@@ -64,8 +64,11 @@ static unic_status shape(unic_call *c) {
 
 static unic_status forward(const unic_kernel *k, unic_body *loop) {
   const unic_view *y = unic_result(k);
-  struct unary u = {.to = y->data, .from = k->in[X].data, .dtype = k->type};
   if (y->numel == 0) return UNIC_OK;
+  struct unary u;   /* not cleared: the walk is long, and all of it that is read is set */
+  u.to = y->data;
+  u.from = k->in[X].data;
+  u.dtype = k->type;
   const unic_view *const views[2] = {y, &k->in[X]};
   unic_walk_init(&u.walk, 2, views);
   unic_parallel_for(u.walk.numel, UNIC_WALK_CHUNK, loop, &u);

@@ -12,9 +12,12 @@ static unic_status wrong(lua_State *L, const unic_op_info *info, int i, int inde
   return unic_fail("[%s] argument '%s': %s was given, expected %s", info->op->name, info->args[i].name, unic_door_kind(L, index), expected);
 }
 
+static bool closures;   /* an argument of the call has a graph environment, which its results inherit */
+
 static unic_status read_tensor(lua_State *L, const unic_op_info *info, int i, int index, unic_handle *h, unic_tensor **out) {
   if (!h) return wrong(L, info, i, index, "a tensor");
   if (!h->t) return unic_handle_dead(h, info->op->name, info->args[i].name);
+  closures |= h->env;
   *out = h->t;
   return UNIC_OK;
 }
@@ -65,6 +68,7 @@ static unic_status read_list(lua_State *L, const unic_op_info *info, int i, int 
     }
     if (!h->t) return unic_handle_dead(h, info->op->name, a->name);
     list[m] = h->t;
+    closures |= h->env;
     lua_pop(L, 1);
   }
   c->list[i] = list;
@@ -227,7 +231,9 @@ static int call_op(lua_State *L) {
   unic_tensor *outs[UNIC_MAX_OUTS];
   UNIC_DOOR(L, unic_op_info_parse(info));
   unic_call_begin(&c, info);
+  closures = false;
   UNIC_DOOR(L, read_arguments(L, info, &c, top));
+  const bool inherits = closures;
   bool any = false;
   for (int i = 0; i < info->nargs && !any; i++) any = c.in[i] || (c.list[i] && c.arg[i].integer > 0);
   if (!any) c.device = unic_door_default_device();
@@ -243,11 +249,11 @@ static int call_op(lua_State *L) {
         return 1;
       }
   }
-  luaL_checkstack(L, n + 4, "outputs");
+  if (info->lists) luaL_checkstack(L, n + 4, "outputs");   /* otherwise what every C function has is enough */
   for (int j = 0; j < n; j++) {
     const bool recorded = outs[j]->node != NULL;
     unic_handle_push(L, outs[j]);
-    if (recorded) unic_handle_inherit(L, top + 1 + j, 1, top);
+    if (recorded && inherits) unic_handle_inherit(L, top + 1 + j, 1, top);
   }
   return n;
 }

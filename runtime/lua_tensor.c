@@ -20,26 +20,25 @@ const char unic_handle_mark;
 /* ---------------------------------------------------------------- handles */
 
 static void scope_unlink(unic_handle *h) {
-  if (!h->scope) return;
-  if (h->prev) h->prev->next = h->next; else h->scope->first = h->next;
-  if (h->next) h->next->prev = h->prev;
-  h->scope = NULL;
-  h->prev = h->next = NULL;
+  if (!h->here) return;
+  *h->here = h->next;
+  if (h->next) h->next->here = h->here;
+  h->next = NULL;
+  h->here = NULL;
 }
 
 static void scope_link(unic_handle *h, unic_scope *s) {
-  h->scope = s;
-  h->prev = NULL;
-  h->next = s ? s->first : NULL;
-  if (h->next) h->next->prev = h;
-  if (s) s->first = h;
+  if (!s) return;
+  h->next = s->first;
+  h->here = &s->first;
+  if (h->next) h->next->here = &h->next;
+  s->first = h;
 }
 
 void unic_handle_push(lua_State *L, unic_tensor *t) {
   unic_handle *h = lua_newuserdata(L, sizeof *h);
-  memset(h, 0, sizeof *h);
-  h->mark = &unic_handle_mark;
-  h->t = t;
+  *h = (unic_handle){.mark = &unic_handle_mark, .t = t};
+  if (!t->keep) unic_storage_show(t->storage);
   scope_link(h, scope);
   lua_rawgeti(L, LUA_REGISTRYINDEX, metatable_ref);
   lua_setmetatable(L, -2);
@@ -525,7 +524,9 @@ static int tensor_touched(lua_State *L) {
 
 /* x:set_keep(bool): parameters, buffers, optimiser state: not freed by scopes. */
 static int tensor_set_keep(lua_State *L) {
-  self(L, "set_keep")->keep = (uint8_t)lua_toboolean(L, 2);
+  unic_tensor *t = self(L, "set_keep");
+  t->keep = (uint8_t)lua_toboolean(L, 2);
+  if (t->keep) unic_storage_last(t->storage);
   lua_settop(L, 1);
   return 1;
 }

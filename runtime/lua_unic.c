@@ -1,4 +1,5 @@
-/* luaopen_unic_core: the module table, how errors are raised, recipe lines, garbage collection by bytes, devices, threads, memory, recordings. */
+/* luaopen_unic_core: the module table, how errors are raised, recipe lines, garbage collection by bytes, devices, threads, memory, recordings. One long
+ * file, because each of these is a few functions for the same table. */
 #define _GNU_SOURCE
 #include "lua_unic.h"
 #include "plan.h"
@@ -29,11 +30,16 @@ static uint32_t line_count, line_room;
 /* Frames of the library itself are not the user's. */
 static bool is_ours(const char *source) { return source[0] != '@' || strstr(source, "lua/unic/") != NULL; }
 
-static bool find_user_frame(lua_State *L, lua_Debug *ar) {
-  for (int level = 0; lua_getstack(L, level, ar); level++) {
+static size_t line_slot(const lua_Debug *ar) { return (((uintptr_t)ar->source >> 4) * 31u + (uint32_t)ar->currentline) & (LINES - 1); }
+static bool line_known(size_t slot, const lua_Debug *ar) { return line_cache[slot].source == ar->source && line_cache[slot].line == ar->currentline; }
+
+/* The innermost line of the user's. known: one that was found before will do, whose id stands in the cache. */
+static bool find_user_frame(lua_State *L, lua_Debug *ar, bool known) {
+  for (int level = 1; lua_getstack(L, level, ar); level++) {   /* 0 is the C function that asks */
     if (!lua_getinfo(L, "l", ar)) return false;
     if (ar->currentline <= 0) continue;   /* C: its source is not worth a look, and every node asks */
     if (!lua_getinfo(L, "S", ar)) return false;
+    if (known && line_known(line_slot(ar), ar)) return true;
     if (ar->source[0] == '=' || (ar->source[0] == '@' && is_ours(ar->source))) continue;
     return true;
   }
@@ -43,9 +49,9 @@ static bool find_user_frame(lua_State *L, lua_Debug *ar) {
 static uint32_t current_line(void) {
   lua_State *L = unic_door_state();
   lua_Debug ar;
-  if (!L || !find_user_frame(L, &ar)) return 0;
-  size_t slot = (((uintptr_t)ar.source >> 4) * 31u + (uint32_t)ar.currentline) & (LINES - 1);
-  if (line_cache[slot].source == ar.source && line_cache[slot].line == ar.currentline) return line_cache[slot].id;
+  if (!L || !find_user_frame(L, &ar, true)) return 0;
+  size_t slot = line_slot(&ar);
+  if (line_known(slot, &ar)) return line_cache[slot].id;
   char text[512];
   snprintf(text, sizeof text, "%s:%d", ar.short_src, ar.currentline);
   uint32_t id = 0;
@@ -117,7 +123,7 @@ int unic_door_raise(lua_State *L, unic_status status) {
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   /* A sentence that came up from a Lua callback has its place in front already. */
-  if (message[0] == '[' && find_user_frame(L, &ar)) {
+  if (message[0] == '[' && find_user_frame(L, &ar, false)) {
     char place[256];
     snprintf(place, sizeof place, "%s:%d: ", ar.short_src, ar.currentline);
     luaL_addstring(&b, place);
@@ -146,16 +152,31 @@ static bool collecting;
 static double collect_last, collect_cost, collect_share = 1;   /* share: how far the threshold is stretched to stay under 2 % of the time */
 static int64_t collections;
 
+/* One cycle of a collector that rests between two: what LUA_GCCOLLECT does after it has swept everything once for nothing. It rests as long as the
+ * heap is well below twice what it was, where it would start a cycle by itself; in the middle of one it would miss what it has marked already. */
+static void collect_garbage(lua_State *L) {
+  static int before;
+  if (before && lua_gc(L, LUA_GCCOUNT, 0) < before + before / 2) while (!lua_gc(L, LUA_GCSTEP, 1 << 20)) {}
+  else lua_gc(L, LUA_GCCOLLECT, 0);
+  before = lua_gc(L, LUA_GCCOUNT, 0);
+}
+
 static void collect(unic_device *device, bool must) {
   lua_State *L = unic_door_state();
   if (!L || collecting) return;
   unic_memory_stats stats = unic_memory_read(device->memory);
-  int64_t limit = stats.settled / 32 > (INT64_C(32) << 20) ? stats.settled / 32 : INT64_C(32) << 20;
-  if (!must && (double)stats.debt <= (double)limit * collect_share) return;
+  int64_t limit = stats.settled / 64 > (INT64_C(32) << 20) ? stats.settled / 64 : INT64_C(32) << 20;
+  /* What the tape holds, or C alone, is no debt; but a graph that nobody walks back through holds it for a handle that is garbage itself. */
+  int64_t debt = stats.debt + (stats.fresh > stats.debt ? stats.fresh - stats.debt : 0) / 8;
+  if (!must && (double)debt <= (double)limit * collect_share) return;
   collecting = true;
   double begin = seconds();
-  lua_gc(L, LUA_GCCOLLECT, 0);
-  if (must) lua_gc(L, LUA_GCCOLLECT, 0);   /* what finalisers let go */
+  if (must) {
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    lua_gc(L, LUA_GCCOLLECT, 0);   /* what finalisers let go */
+  } else {
+    collect_garbage(L);
+  }
   double end = seconds();
   collect_cost = end - begin;
   if (!must && collect_last > 0) {

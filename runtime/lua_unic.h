@@ -8,12 +8,11 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-/* What Lua holds: one reference to a C tensor. */
+/* What Lua holds: one reference to a C tensor. Small, because how often Lua's collector runs goes by the bytes of what it makes. */
 typedef struct unic_handle {
   const void *mark;                      /* &unic_handle_mark: tells a handle from other userdata without a look at its metatable */
   unic_tensor *t;                        /* NULL: freed, or its scope ended */
-  struct unic_handle *prev, *next;       /* of its scope */
-  struct unic_scope *scope;
+  struct unic_handle *next, **here;      /* in the list of its scope; what points at it there, NULL: it is in none */
   uint32_t dead_scope;                   /* line of the scope that freed it; 0: freed by hand */
   bool env;                              /* has a graph environment (closures that the collector must see) */
 } unic_handle;

@@ -50,6 +50,7 @@ struct unic_block {
   int64_t bytes;
   void *owner;
   uint64_t epoch;                     /* the garbage collection before it was handed out */
+  uint64_t owed;                      /* the one before it became debt; 0: it is none */
   bool free;
 };
 
@@ -66,9 +67,10 @@ struct unic_memory {
   unic_memory_pool main;
   unic_memory_pool *current;   /* where blocks come from: &main or a private pool */
   unic_memory_stats stats;
-  uint64_t epoch;              /* counts garbage collections */
+  uint64_t epoch;              /* counts garbage collections, from 1 */
   bool poison;
   unic_block *all;             /* live blocks outside the arena, linked by prev/next */
+  int64_t beside, beside_ever; /* unic_memory_beside: those there are, less those that other threads let go; all there were. Written by the calls' thread */
 };
 
 /* Memory that the CPU cannot read stays in the arena: a sanitizer sees nothing of it, and it can only be had in a few large pieces. */
@@ -363,6 +365,7 @@ unic_memory *unic_memory_new(unic_device *device, int64_t budget) {
   if (!m) return NULL;
   m->device = device;
   m->stats.budget = budget;
+  m->epoch = 1;
   m->main.memory = m;
   m->current = &m->main;
   const char *debug = getenv("UNIC_DEBUG_ALLOC");
@@ -386,7 +389,8 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
   }
   pthread_mutex_lock(&m->lock);
   unic_block *b = NULL;
-  if (m->stats.active + rounded > m->stats.budget) {
+  const int64_t beside = UNIC_BESIDE * __atomic_load_n(&m->beside, __ATOMIC_RELAXED);
+  if (m->stats.active + beside + rounded > m->stats.budget) {
     unic_fail_memory("[memory] %s: %lld MB asked for, %lld MB in use, the budget is %lld MB (UNIC_MEMORY sets it)", m->device->name,
                      (long long)(rounded >> 20), (long long)(m->stats.active >> 20), (long long)(m->stats.budget >> 20));
   } else {
@@ -394,11 +398,12 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
   }
   if (b) {
     m->stats.active += b->bytes;
-    m->stats.debt += b->bytes;
+    m->stats.fresh += b->bytes;
     b->epoch = m->epoch;
+    b->owed = 0;
     m->stats.allocations++;
     m->stats.blocks++;
-    if (m->stats.active > m->stats.peak) m->stats.peak = m->stats.active;
+    if (m->stats.active + beside > m->stats.peak) m->stats.peak = m->stats.active + beside;
     if (m->poison) memset(b->data, 0xff, (size_t)bytes);   /* NaN in every float type, -1 in integers */
   }
   pthread_mutex_unlock(&m->lock);
@@ -412,7 +417,8 @@ void unic_memory_give(unic_block *b) {
   unic_memory *m = p->memory;
   pthread_mutex_lock(&m->lock);
   m->stats.active -= b->bytes;
-  if (b->epoch == m->epoch) m->stats.debt -= b->bytes;
+  if (b->epoch == m->epoch) m->stats.fresh -= b->bytes;
+  if (b->owed == m->epoch) m->stats.debt -= b->bytes;
   m->stats.blocks--;
   if (bypass(m)) {
     give_alone(m, b);
@@ -428,28 +434,63 @@ void unic_memory_give(unic_block *b) {
   pthread_mutex_unlock(&m->lock);
 }
 
+bool unic_memory_beside(unic_memory *m, int64_t bytes) {
+  if (bytes > UNIC_BESIDE || bytes < 0 || UNIC_ARENA_BYPASS || m->poison || m->current != &m->main || !m->device->host || !unic_on_call_thread()) return false;
+  __atomic_store_n(&m->beside, m->beside + 1, __ATOMIC_RELAXED);
+  __atomic_store_n(&m->beside_ever, m->beside_ever + 1, __ATOMIC_RELAXED);
+  return true;
+}
+
+void unic_memory_gone(unic_memory *m) {
+  if (unic_on_call_thread()) {
+    __atomic_store_n(&m->beside, m->beside - 1, __ATOMIC_RELAXED);
+    return;
+  }
+  pthread_mutex_lock(&m->lock);
+  m->stats.active -= UNIC_BESIDE;
+  m->stats.blocks--;
+  pthread_mutex_unlock(&m->lock);
+}
+
 void *unic_block_data(const unic_block *b) { return b->data; }
 int64_t unic_block_bytes(const unic_block *b) { return b->bytes; }
 
 unic_memory_stats unic_memory_read(unic_memory *m) {
   pthread_mutex_lock(&m->lock);
   unic_memory_stats stats = m->stats;
+  const int64_t beside = __atomic_load_n(&m->beside, __ATOMIC_RELAXED);
   int64_t high = 0;
   for (slab *s = m->main.slabs; s; s = s->next) high += s->high;
   stats.cached = high > stats.active ? high - stats.active : 0;
   pthread_mutex_unlock(&m->lock);
+  stats.active += UNIC_BESIDE * beside;
+  stats.blocks += beside;
+  stats.allocations += __atomic_load_n(&m->beside_ever, __ATOMIC_RELAXED);
+  if (stats.active > stats.peak) stats.peak = stats.active;
   return stats;
 }
 
+static void owe(unic_block *b, bool on) {
+  if (b->bytes <= SMALL) return;
+  unic_memory *m = b->pool->memory;
+  pthread_mutex_lock(&m->lock);
+  if ((b->owed == m->epoch) != on) m->stats.debt += on ? b->bytes : -b->bytes;
+  b->owed = on ? m->epoch : 0;
+  pthread_mutex_unlock(&m->lock);
+}
+
+void unic_memory_owe(unic_block *b) { owe(b, true); }
+void unic_memory_paid(unic_block *b) { owe(b, false); }
+
 void unic_memory_peak_reset(unic_memory *m) {
   pthread_mutex_lock(&m->lock);
-  m->stats.peak = m->stats.active;
+  m->stats.peak = m->stats.active + UNIC_BESIDE * __atomic_load_n(&m->beside, __ATOMIC_RELAXED);
   pthread_mutex_unlock(&m->lock);
 }
 
 void unic_memory_settle(unic_memory *m) {
   pthread_mutex_lock(&m->lock);
-  m->stats.debt = 0;
+  m->stats.fresh = m->stats.debt = 0;
   m->epoch++;
   m->stats.settled = m->stats.active;
   pthread_mutex_unlock(&m->lock);

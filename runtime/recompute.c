@@ -54,7 +54,7 @@ unic_status unic_frame_begin(unic_frame **out) {
 
 static bool drop(const unic_frame *f, unic_tensor **saved) {
   if (!*saved || (*saved)->storage->born <= f->birth) return false;
-  unic_tensor_unref(*saved);
+  unic_tensor_let_go(*saved);
   *saved = NULL;
   return true;
 }
@@ -102,7 +102,7 @@ static unic_status take(const unic_node *n, unic_tensor **to, uint64_t *version,
   if (!from) return UNIC_OK;
   if (!*to) {
     *version = from_version;
-    return unic_tensor_alias(from, to);
+    return unic_tensor_hold(from, to);
   }
   if ((*to)->storage != from->storage)
     return unic_fail("[checkpoint] argument 'fn': %s read another tensor when it was run again; what changes between the runs is to be an argument: unic.checkpoint(fn, x)", name_of(n));

@@ -81,7 +81,7 @@ unic_status unic_remake_plan(unic_node *n, const unic_call *c, unic_tensor *cons
     unic_tensor *seen = c->in[e->arg];
     if (unic_remake_promised(n, e, seen, origin[e->arg])) continue;
     e->version = seen->storage->version;
-    UNIC_TRY(unic_tensor_alias(seen, &e->saved));
+    UNIC_TRY(unic_tensor_hold(seen, &e->saved));
   }
   for (int j = 0; j < info->nouts; j++) {
     if (price[j] == UNIC_REMAKE_NEVER) continue;
@@ -119,7 +119,7 @@ static void inputs_done(unic_node *n) {
   for (int i = 0; i < n->nedges; i++) {
     unic_edge *e = &n->edges[i];
     if (!e->recipe || n->info->args[e->arg].saved) continue;
-    unic_tensor_unref(e->saved);
+    unic_tensor_let_go(e->saved);
     e->saved = NULL;
     unic_made *o = &e->node->outs[e->output];
     if (o->users == 1 && !o->dropped) forget(o);
@@ -127,7 +127,7 @@ static void inputs_done(unic_node *n) {
 }
 
 static unic_status view_again(unic_node *n) {
-  const unic_view *v = &n->outs[0].view;
+  const unic_look *v = &n->outs[0].view;
   const unic_tensor *base = n->edges[0].saved;
   return unic_tensor_view(base, v->ndim, v->shape, v->stride, base->offset + n->offset, &n->outs[0].again);
 }
@@ -143,11 +143,11 @@ static unic_status run_again(unic_node *n, int j) {
   k.device = n->device;
   k.type = n->type;
   k.grad = true;
-  memcpy(k.arg, n->args, (size_t)info->nargs * sizeof *k.arg);
+  unic_node_args(n, k.arg);
   for (int i = 0; i < n->nedges; i++) {
     unic_edge *e = &n->edges[i];
     if (e->member >= 0) continue;
-    k.in[e->arg] = e->view;
+    unic_look_view(&e->view, &k.in[e->arg]);
     if (!e->saved) continue;
     UNIC_TRY(unic_tape_check_version(n, info->args[e->arg].name, e->saved, e->version));
     k.in[e->arg].data = unic_tensor_data(e->saved);
@@ -156,7 +156,7 @@ static unic_status run_again(unic_node *n, int j) {
   for (int i = 0; i < n->nouts; i++) all = all || (n->outs[i].dropped && !n->outs[i].saved && !n->outs[i].again);
   for (int i = 0; i < n->nouts; i++) {
     unic_made *o = &n->outs[i];
-    k.out[i] = o->view;
+    unic_look_view(&o->view, &k.out[i]);
     if (o->saved && !(o->depth && i == j)) {
       UNIC_TRY(unic_tape_check_version(n, info->outs[i].name, o->saved, o->version));
       k.out[i].data = unic_tensor_data(o->saved);
@@ -177,7 +177,7 @@ static unic_status again(unic_node *reader, const char *name, unic_node *n, int 
   unic_made *o = &n->outs[j];
   if (o->tensor && !o->again) {   /* its owner still has it */
     UNIC_TRY(unic_tape_check_version(reader, name, o->tensor, o->version));
-    return unic_tensor_alias(o->tensor, out);
+    return unic_tensor_hold(o->tensor, out);
   }
   if (!o->again) {
     UNIC_TRY(unic_frame_need(n));
@@ -189,7 +189,7 @@ static unic_status again(unic_node *reader, const char *name, unic_node *n, int 
       return status;
     }
   }
-  return unic_tensor_alias(o->again, out);
+  return unic_tensor_hold(o->again, out);
 }
 
 unic_status unic_remake_need(unic_node *n) {
@@ -218,7 +218,8 @@ unic_status unic_remake_settle(unic_node *n) {
     if (o->again) continue;
     unic_tensor *value;
     UNIC_TRY(again(n, n->info->outs[j].name, n, j, &value));
-    o->again = value;
+    if (o->again) unic_tensor_let_go(value);
+    else o->again = value;   /* its owner's */
   }
   return UNIC_OK;
 }

@@ -6,6 +6,7 @@
 #include "remake.h"
 #include "watch.h"
 #include "replay.h"
+#include "structures.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -37,12 +38,12 @@ static void drop_grads(unic_made *o) {
 
 static void drop_saved(unic_node *n) {
   for (int e = 0; e < n->nedges; e++) {
-    unic_tensor_unref(n->edges[e].saved);
+    unic_tensor_let_go(n->edges[e].saved);
     n->edges[e].saved = NULL;
     unic_remake_release(&n->edges[e]);
   }
   for (int j = 0; j < n->nouts; j++) {
-    unic_tensor_unref(n->outs[j].saved);
+    unic_tensor_let_go(n->outs[j].saved);
     n->outs[j].saved = NULL;
   }
 }
@@ -70,7 +71,7 @@ void unic_node_unref(unic_node *n) {
       unic_delete(d->outs[j].grads);
       unic_tensor_unref(d->outs[j].again);
     }
-    unic_delete(d);
+    unic_delete_sized(d, d->bytes);
   }
   draining = false;
 }
@@ -79,21 +80,99 @@ void unic_node_forget(unic_node *n, const unic_tensor *t) {
   if (n->outs[t->output].tensor == t) n->outs[t->output].tensor = NULL;
 }
 
-static unic_node *node_new(int nargs, int nedges, int nouts) {
-  size_t bytes = sizeof(unic_node) + (size_t)nargs * sizeof(unic_value) + (size_t)nedges * sizeof(unic_edge) + (size_t)nouts * sizeof(unic_made);
+/* rest: words of attributes and looks. */
+static unic_node *node_new(int nedges, int nouts, size_t rest) {
+  const size_t bytes = sizeof(unic_node) + (size_t)nedges * sizeof(unic_edge) + (size_t)nouts * sizeof(unic_made) + rest * sizeof(int64_t);
   unic_node *n = unic_new(bytes);
   if (!n) return NULL;
-  n->refs = 0;
+  n->bytes = bytes;
+  n->refs = 1;   /* the caller's */
   n->seq = ++last_seq;
   n->edges = (unic_edge *)(n + 1);
   n->outs = (unic_made *)(n->edges + nedges);
-  n->args = (unic_value *)(n->outs + nouts);
+  n->rest = (int64_t *)(n->outs + nouts);
   n->nedges = nedges;
   n->nouts = nouts;
   n->module = unic_watch_module;
   n->piece = unic_frame_number();
   if (unic_call_up.line) n->line = unic_call_up.line();
   return n;
+}
+
+/* t as the kernel saw it; its sizes go to `at`. Returns where the next go. */
+static int64_t *look_at(unic_look *l, const unic_tensor *t, int64_t *at) {
+  l->ndim = t->ndim;
+  l->dtype = t->dtype;
+  l->block = t->block;
+  l->present = 1;
+  l->shape = at;
+  l->stride = at + t->ndim;
+  for (int d = 0; d < t->ndim; d++) {
+    at[d] = t->shape[d];
+    at[t->ndim + d] = t->stride[d];
+  }
+  return at + 2 * t->ndim;
+}
+
+void unic_look_view(const unic_look *l, unic_view *v) {
+  v->data = NULL;
+  v->ndim = l->ndim;
+  v->dtype = l->dtype;
+  v->block = l->block;
+  v->present = l->present;
+  v->numel = l->present ? 1 : 0;
+  for (int d = 0; d < l->ndim; d++) {
+    v->shape[d] = l->shape[d];
+    v->stride[d] = l->stride[d];
+    v->numel *= l->shape[d];
+  }
+}
+
+/* Attributes as they are kept: number, integer and whether it was given; the integers of a list behind them. A tensor has none. */
+typedef struct kept_value { double number; int64_t integer, given; } kept_value;
+enum { KEPT = sizeof(kept_value) / sizeof(int64_t) };
+
+static bool is_kept(const unic_call *c, const unic_op_info *info, int i) {
+  return info->args[i].is_tensor ? !c->in[i] && info->args[i].kind != UNIC_KIND_TENSOR : true;
+}
+
+static size_t args_words(const unic_call *c, const unic_op_info *info) {
+  size_t words = 0;
+  for (int i = 0; i < info->nargs; i++) {
+    if (is_kept(c, info, i)) words += KEPT;
+    if (info->args[i].kind == UNIC_KIND_INTS) words += (size_t)c->arg[i].integer;
+  }
+  return words;
+}
+
+static int64_t *keep_args(unic_node *n, const unic_call *c) {
+  int64_t *at = n->rest;
+  for (int i = 0; i < n->info->nargs; i++) {
+    if (!is_kept(c, n->info, i)) continue;
+    const kept_value v = {c->arg[i].number, c->arg[i].integer, c->arg[i].given};
+    n->kept |= (uint16_t)(1u << i);
+    memcpy(at, &v, sizeof v);
+    at += KEPT;
+    if (n->info->args[i].kind != UNIC_KIND_INTS) continue;
+    for (int64_t m = 0; m < v.integer; m++) *at++ = c->arg[i].ints[m];
+  }
+  return at;
+}
+
+void unic_node_args(const unic_node *n, unic_value *args) {
+  const int64_t *at = n->rest;
+  for (int i = 0; i < n->info->nargs; i++) {
+    kept_value v = {.given = 1};
+    if (n->kept >> i & 1) {
+      memcpy(&v, at, sizeof v);
+      at += KEPT;
+    }
+    args[i].number = v.number;
+    args[i].integer = v.integer;
+    args[i].given = v.given;
+    if (n->info->args[i].kind != UNIC_KIND_INTS) continue;
+    for (int64_t m = 0; m < v.integer; m++) args[i].ints[m] = *at++;
+  }
 }
 
 static void edge_to(unic_edge *e, unic_tensor *t) {
@@ -114,25 +193,34 @@ static void made_by(unic_node *n, int j, unic_tensor *t) {
   t->requires_grad = 1;
 }
 
-static unic_status save(unic_tensor *t, unic_tensor **saved, uint64_t *version) {
+/* own: an output of the node that saves it, which is about to hold the node. */
+static unic_status save(unic_tensor *t, bool own, unic_tensor **saved, uint64_t *version) {
   *version = t->storage->version;
   if (unic_profiling && !(unic_frame_current && unic_frame_drops(t))) unic_profile_saved(t);
-  return unic_tensor_alias(t, saved);
+  if (own || t->node) return unic_tensor_hold(t, saved);
+  *saved = unic_tensor_hold_itself(t);
+  return UNIC_OK;
 }
 
 unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_tensor *const *origin, unic_tensor **outs) {
   int nedges = 0;
+  size_t words = args_words(c, info);
   for (int i = 0; i < info->nargs; i++) {
-    if (info->args[i].kind == UNIC_KIND_TENSORS) nedges += (int)c->arg[i].integer;
-    else if (info->args[i].is_tensor && c->in[i]) nedges++;
+    if (info->args[i].kind == UNIC_KIND_TENSORS) {
+      nedges += (int)c->arg[i].integer;
+      for (int64_t m = 0; m < c->arg[i].integer; m++) words += 2 * (size_t)c->list[i][m]->ndim;
+    } else if (info->args[i].is_tensor && c->in[i]) {
+      nedges++;
+      words += 2 * (size_t)c->in[i]->ndim;
+    }
   }
-  unic_node *n = node_new(info->nargs, nedges, info->nouts);
+  for (int j = 0; j < info->nouts; j++) if (outs[j]) words += 2 * (size_t)outs[j]->ndim;
+  unic_node *n = node_new(nedges, info->nouts, words);
   if (!n) return UNIC_MEMORY;
-  unic_node_ref(n);
   n->info = info;
   n->device = c->device;
   n->type = c->type;
-  memcpy(n->args, c->arg, (size_t)info->nargs * sizeof *n->args);
+  int64_t *at = keep_args(n, c);
   unic_status status = UNIC_OK;
   unic_edge *e = n->edges;
   for (int i = 0; i < info->nargs && status == UNIC_OK; i++) {
@@ -146,8 +234,7 @@ unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_
       e->member = (int16_t)(list ? m : -1);
       if (a->grad) edge_to(e, given);
       else e->dtype = given->dtype;
-      unic_view_of(seen, &e->view);
-      e->view.data = NULL;
+      at = look_at(&e->view, seen, at);
     }
   }
   status = unic_remake_plan(n, c, origin, outs);
@@ -156,13 +243,12 @@ unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_
     if (!info->args[e->arg].saved) continue;
     unic_tensor *seen = e->member >= 0 ? c->list[e->arg][e->member] : c->in[e->arg];
     unic_tensor *given = e->member < 0 && origin[e->arg] ? origin[e->arg] : seen;
-    if (!unic_remake_promised(n, e, seen, given)) status = save(seen, &e->saved, &e->version);
+    if (!unic_remake_promised(n, e, seen, given)) status = save(seen, false, &e->saved, &e->version);
   }
   for (int j = 0; j < info->nouts && status == UNIC_OK; j++) {
     if (!outs[j]) continue;
-    unic_view_of(outs[j], &n->outs[j].view);
-    n->outs[j].view.data = NULL;
-    if (info->outs[j].saved && !unic_remake_drops(n, j)) status = save(outs[j], &n->outs[j].saved, &n->outs[j].version);
+    at = look_at(&n->outs[j].view, outs[j], at);
+    if (info->outs[j].saved && !unic_remake_drops(n, j)) status = save(outs[j], true, &n->outs[j].saved, &n->outs[j].version);
     if (!info->outs[j].hidden && unic_dtype_is_float(outs[j]->dtype) && status == UNIC_OK) made_by(n, j, outs[j]);
   }
   if (status == UNIC_OK && unic_frame_current) status = unic_frame_add(n);
@@ -178,9 +264,12 @@ unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_
 }
 
 unic_status unic_node_record_lua(int64_t key, int ninputs, unic_tensor *const *inputs, int nouts, unic_tensor **outs) {
-  unic_node *n = node_new(0, ninputs, nouts);
+  size_t words = 0;
+  for (int i = 0; i < ninputs; i++) words += 2 * (size_t)inputs[i]->ndim;
+  for (int j = 0; j < nouts; j++) words += 2 * (size_t)outs[j]->ndim;
+  unic_node *n = node_new(ninputs, nouts, words);
   if (!n) return UNIC_MEMORY;
-  unic_node_ref(n);
+  int64_t *at = n->rest;
   n->lua = key;
   n->device = nouts ? unic_tensor_device(outs[0]) : unic_device_cpu();
   for (int i = 0; i < ninputs; i++) {
@@ -188,12 +277,10 @@ unic_status unic_node_record_lua(int64_t key, int ninputs, unic_tensor *const *i
     n->edges[i].member = -1;
     if (unic_dtype_is_float(inputs[i]->dtype)) edge_to(&n->edges[i], inputs[i]);
     else n->edges[i].dtype = inputs[i]->dtype;
-    unic_view_of(inputs[i], &n->edges[i].view);
-    n->edges[i].view.data = NULL;
+    at = look_at(&n->edges[i].view, inputs[i], at);
   }
   for (int j = 0; j < nouts; j++) {
-    unic_view_of(outs[j], &n->outs[j].view);
-    n->outs[j].view.data = NULL;
+    at = look_at(&n->outs[j].view, outs[j], at);
     if (unic_dtype_is_float(outs[j]->dtype)) made_by(n, j, outs[j]);
   }
   unic_status status = unic_frame_current ? unic_frame_add(n) : UNIC_OK;
@@ -279,7 +366,7 @@ static unic_status push_grad(unic_made *o, unic_tensor *g) {
   return UNIC_OK;
 }
 
-static bool view_layout_is(const unic_view *v, const unic_tensor *t) {
+static bool view_layout_is(const unic_look *v, const unic_tensor *t) {
   if (v->block != t->block || v->ndim != t->ndim) return false;
   for (int d = 0; d < t->ndim; d++)
     if (v->shape[d] != t->shape[d] || (!t->block && t->shape[d] != 1 && v->stride[d] != t->stride[d])) return false;
@@ -287,15 +374,15 @@ static bool view_layout_is(const unic_view *v, const unic_tensor *t) {
 }
 
 /* The elements of a view fill one piece of memory. */
-static bool view_is_dense(const unic_view *v) {
+static bool view_is_dense(const unic_look *v) {
   if (v->block) return true;
   unic_tensor t = {.ndim = v->ndim};
-  memcpy(t.shape, v->shape, sizeof t.shape);
-  memcpy(t.stride, v->stride, sizeof t.stride);
+  memcpy(t.shape, v->shape, v->ndim * sizeof *t.shape);
+  memcpy(t.stride, v->stride, v->ndim * sizeof *t.stride);
   return unic_tensor_is_dense(&t);
 }
 
-static unic_status new_like_view(unic_device *d, const unic_view *v, unic_dtype dtype, unic_tensor **out) {
+static unic_status new_like_view(unic_device *d, const unic_look *v, unic_dtype dtype, unic_tensor **out) {
   if (v->block) return unic_tensor_new(d, dtype, v->ndim, v->shape, UNIC_BLOCKED, v->block, out);
   if (view_is_dense(v)) return unic_tensor_new_strided(d, dtype, v->ndim, v->shape, v->stride, out);
   return unic_tensor_new(d, dtype, v->ndim, v->shape, UNIC_CONTIGUOUS, 0, out);
@@ -425,11 +512,11 @@ static unic_status view_backward(walk *w, unic_node *n, unic_tensor *dy) {
   c.device = n->device;
   c.type = n->type;
   memset(c.in, 0, sizeof c.in);
-  memcpy(c.arg, n->args, (size_t)n->info->nargs * sizeof *c.arg);
+  unic_node_args(n, c.arg);
   shell.dtype = e->view.dtype;
   shell.ndim = e->view.ndim;
-  memcpy(shell.shape, e->view.shape, sizeof shell.shape);
-  memcpy(shell.stride, e->view.stride, sizeof shell.stride);
+  memcpy(shell.shape, e->view.shape, e->view.ndim * sizeof *shell.shape);
+  memcpy(shell.stride, e->view.stride, e->view.ndim * sizeof *shell.stride);
   shell.storage = dy->storage;
   c.in[e->arg] = &shell;
   unic_tensor *g = NULL;
@@ -447,7 +534,7 @@ static unic_status view_backward(walk *w, unic_node *n, unic_tensor *dy) {
 
 /* An addend of out[0]'s gradient that has done its work once the kernel has read it, and where a gradient may be written instead of in new memory.
  * `first`: the next one to look at. */
-static unic_tensor *take_over(const unic_node *n, const unic_arg_info *a, const unic_view *want, int *first) {
+static unic_tensor *take_over(const unic_node *n, const unic_arg_info *a, const unic_look *want, int *first) {
   const unic_made *o = &n->outs[0];
   if (!a->over || (a->over_wide && unic_dtype_is_half(n->type))) return NULL;
   for (; *first < o->ngrads; ++*first) {
@@ -475,7 +562,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
   k.grad = false;
   k.remake = 0;
   unic_tensor *saved[UNIC_MAX_ARGS] = {NULL};
-  memcpy(k.arg, n->args, (size_t)n->info->nargs * sizeof *k.arg);
+  unic_node_args(n, k.arg);
   for (int i = 0; i < n->info->nargs; i++) {
     k.in[i] = (unic_view){0};
     k.din[i] = (unic_view){0};
@@ -485,10 +572,8 @@ static unic_status op_backward(walk *w, unic_node *n) {
   memset(k.dlist, 0, sizeof k.dlist);
   for (int j = 0; j < n->nouts; j++) {
     unic_made *o = &n->outs[j];
-    k.out[j] = o->view;
-    k.dout[j] = o->view;
-    k.dout2[j] = o->view;
-    k.dout[j].data = k.dout2[j].data = NULL;
+    unic_look_view(&o->view, &k.out[j]);
+    k.dout[j] = k.dout2[j] = k.out[j];
     if (o->saved) {
       UNIC_TRY(unic_tape_check_version(n, n->info->outs[j].name, o->saved, o->version));
       k.out[j].data = unic_tensor_data(o->saved);
@@ -521,7 +606,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
       din = views + lists + at;
       at++;
     }
-    *in = e->view;
+    unic_look_view(&e->view, in);
     if (e->saved) {
       status = unic_tape_check_version(n, a->name, e->saved, e->version);
       if (status != UNIC_OK) break;

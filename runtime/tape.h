@@ -10,6 +10,13 @@
 typedef struct unic_node unic_node;
 struct unic_frame;
 
+/* A tensor as a kernel saw it: a unic_view without data, in the room that it needs. A node is read and written as a whole, and what that costs is
+ * lines of memory. */
+typedef struct unic_look {
+  const int64_t *shape, *stride;   /* behind the node, ndim of each */
+  uint8_t ndim, dtype, block, present;
+} unic_look;
+
 /* One input of a recorded call. */
 typedef struct unic_edge {
   unic_node *node;            /* who made it (held), or ... */
@@ -20,12 +27,12 @@ typedef struct unic_edge {
   int16_t arg, member;        /* position in the signature; member of a list or -1 */
   uint8_t dtype;              /* of the tensor itself; the kernel may have seen a cast form */
   uint8_t recipe;             /* `saved` is made again by `node` when it is needed (remake.h) */
-  unic_view view;             /* as the kernel saw it, without data */
+  unic_look view;             /* as the kernel saw it */
 } unic_edge;
 
 /* One output of a recorded call. */
 typedef struct unic_made {
-  unic_view view;
+  unic_look view;
   unic_tensor *saved;         /* alias, held */
   uint64_t version;
   unic_tensor *tensor;        /* the user's tensor (not held; NULL once it is gone): retain_grad and hooks */
@@ -52,15 +59,26 @@ struct unic_node {
   unic_dtype type;
   int nedges, nouts;
   uint8_t consumed, needed;
-  unic_value *args;           /* info->nargs of them */
+  uint16_t kept;              /* bit i: argument i has attributes in `rest`; without, it is a tensor or absent */
   unic_edge *edges;
   unic_made *outs;
+  size_t bytes;               /* of all this and what lies behind it */
+  int64_t *rest;              /* attributes, read by unic_node_args; then what looks point at */
   struct unic_frame *frame;   /* the piece that is computed again, in which it was made (recompute.h); NULL mostly */
   int slot;                   /* its place there */
   uint64_t piece;             /* which run of which piece made it; 0: none */
   int64_t offset;             /* of a view, in elements from the start of what it looks at */
   unic_node *next_dead;
 };
+
+/* What unic_tensor_hold does, without an alias: for a tensor that no node made, which keeps nothing else alive. */
+unic_tensor *unic_tensor_hold_itself(unic_tensor *t);
+/* What either of them gave, let go. */
+void unic_tensor_let_go(unic_tensor *t);
+/* The view of a look; its data are NULL. */
+void unic_look_view(const unic_look *l, unic_view *v);
+/* The attributes that a node was recorded with, info->nargs of them. */
+void unic_node_args(const unic_node *n, unic_value *args);
 
 unic_node *unic_node_ref(unic_node *n);
 void unic_node_unref(unic_node *n);

@@ -2,6 +2,7 @@
 #include "tensor.h"
 #include "device.h"
 #include "replay.h"
+#include "structures.h"
 #include "tape.h"
 
 #ifndef UNIC_ARENA_BYPASS
@@ -18,22 +19,37 @@ static unic_storage *with_derived;
 
 /* ---------------------------------------------------------------- storage */
 
-/* Collections are asked for once a byte debt of this much has built up; the door knows the exact rule (design: max(64 MB, L/16)). */
+enum { BESIDE_AT = (sizeof(unic_storage) + UNIC_BESIDE - 1) / UNIC_BESIDE * UNIC_BESIDE };   /* unic_memory_beside */
+
+/* Collections are asked for when there may be enough to give back; the door knows the rule. */
 static void pay_debt(struct unic_device *device) {
   if (unic_call_up.collect) unic_call_up.collect(device, false);
 }
 
+/* Counted by the calls' thread alone: what another makes is as old as its newest. */
 static _Atomic uint64_t newest;
-uint64_t unic_storage_newest(void) { return newest; }
+uint64_t unic_storage_newest(void) { return atomic_load_explicit(&newest, memory_order_relaxed); }
+static uint64_t birth(void) {
+  uint64_t n = unic_storage_newest();
+  if (unic_on_call_thread()) atomic_store_explicit(&newest, ++n, memory_order_relaxed);
+  return n;
+}
 
 unic_status unic_storage_new(struct unic_device *device, int64_t bytes, unic_storage **out) {
-  unic_storage *s = unic_new(sizeof *s);
-  if (!s) return UNIC_MEMORY;
+  const bool beside = unic_memory_beside(device->memory, bytes);
+  unic_storage *s = unic_new(beside ? BESIDE_AT + UNIC_BESIDE : sizeof *s);
+  if (!s) {
+    if (beside) unic_memory_gone(device->memory);
+    return UNIC_MEMORY;
+  }
   s->refs = 1;
   s->device = device;
   s->bytes = bytes;
-  s->born = ++newest;
-  if (!device->abstract) {
+  s->born = birth();
+  if (beside) {
+    s->beside = true;
+    s->data = (char *)s + BESIDE_AT;
+  } else if (!device->abstract) {
     if (bytes >= (1 << 16)) pay_debt(device);
     s->block = unic_memory_take(device->memory, bytes, s);
     if (!s->block) {
@@ -63,8 +79,19 @@ void unic_storage_unref(unic_storage *s) {
   if (!s || !unic_last_ref(&s->refs)) return;
   unic_storage_drop_derived(s);
   if (s->block) unic_memory_give(s->block);
+  if (s->beside) unic_memory_gone(s->device->memory);
   if (s->release) s->release(s->release_context);
-  unic_delete(s);
+  unic_delete_sized(s, s->beside ? BESIDE_AT + UNIC_BESIDE : sizeof *s);
+}
+
+void unic_storage_show(unic_storage *s) {
+  s->shown = true;
+  if (s->block && !s->held && !s->lasting) unic_memory_owe(s->block);
+}
+
+void unic_storage_last(unic_storage *s) {
+  s->lasting = true;
+  if (s->block && s->shown) unic_memory_paid(s->block);
 }
 
 void unic_storage_touch(unic_storage *s, uint32_t line) {
@@ -209,7 +236,7 @@ unic_status unic_tensor_foreign(unic_dtype dtype, int ndim, const int64_t *shape
   UNIC_TRY(checked_bytes(dtype, ndim, shape, &bytes));
   unic_storage *s = unic_new(sizeof *s);
   if (!s) return UNIC_MEMORY;
-  *s = (unic_storage){.refs = 1, .device = unic_device_cpu(), .data = data, .bytes = bytes, .born = ++newest};
+  *s = (unic_storage){.refs = 1, .device = unic_device_cpu(), .data = data, .bytes = bytes, .born = birth()};
   unic_status status = tensor_on(s, dtype, ndim, shape, out);
   if (status != UNIC_OK) {
     unic_storage_unref(s);
@@ -238,13 +265,41 @@ unic_status unic_tensor_alias(const unic_tensor *t, unic_tensor **out) {
   return unic_tensor_view(t, t->ndim, t->shape, t->stride, t->offset, out);
 }
 
+static void hold_storage(unic_storage *s) {
+  if (s->held++ == 0 && s->shown && s->block) unic_memory_paid(s->block);
+}
+
+unic_status unic_tensor_hold(const unic_tensor *t, unic_tensor **out) {
+  UNIC_TRY(unic_tensor_alias(t, out));
+  (*out)->held = 1;
+  hold_storage(t->storage);
+  return UNIC_OK;
+}
+
+unic_tensor *unic_tensor_hold_itself(unic_tensor *t) {
+  hold_storage(t->storage);
+  return unic_tensor_ref(t);
+}
+
+/* The tape lets go of it: what is left may be a handle that waits for a collection. */
+static void held_no_more(unic_storage *s, bool left) {
+  if (--s->held == 0 && s->shown && !s->lasting && s->block && left) unic_memory_owe(s->block);
+}
+
+void unic_tensor_let_go(unic_tensor *t) {
+  if (t && !t->held) held_no_more(t->storage, t->refs > 1 || t->storage->refs > 1);
+  unic_tensor_unref(t);
+}
+
 void unic_tensor_unref(unic_tensor *t) {
   if (!t || !unic_last_ref(&t->refs)) return;
   unic_tensor *grad = t->grad;
   struct unic_node *node = t->node;
+  __builtin_prefetch(t->storage, 1);   /* what goes in a collection is in no near cache: node and storage come at once */
+  if (t->held) held_no_more(t->storage, t->storage->refs > 1);
   if (node) unic_node_forget(node, t);
   unic_storage_unref(t->storage);
-  unic_delete(t);
+  unic_delete_sized(t, sizeof *t);
   if (grad) unic_tensor_unref(grad);    /* a gradient has no node: one level deep */
   if (node) unic_node_unref(node);      /* frees chains of nodes in a loop of its own */
 }

@@ -27,14 +27,18 @@ typedef struct unic_storage {
   struct unic_storage *derived_prev, *derived_next;   /* all storages that have derived forms, to drop them under pressure */
   uint32_t line;             /* interned recipe line that made it (0: not noted) */
   struct unic_device *device;
-  unic_block *block;         /* NULL: foreign memory or meta */
+  unic_block *block;         /* NULL: foreign memory, meta, or beside */
   void *data;                /* NULL on meta */
   int64_t bytes;
   _Atomic uint64_t version;  /* raised by every op that mutates it */
   uint64_t born;             /* number of the storage, counted from the start: later ones are larger */
   uint32_t mutation_line;
   uint32_t profile;          /* the last profile that counted it as saved for a backward */
+  bool beside;               /* its bytes lie behind this structure (unic_memory_beside) */
   bool pinned;               /* a data_ptr is out: derived forms are barred until touched() */
+  bool shown;                /* Lua has or had a handle on it */
+  bool lasting;              /* parameters and the like: held by Lua for good */
+  int32_t held;              /* by the tape (unic_tensor_hold), so many times */
   unic_derived *derived;
   void (*release)(void *context);   /* foreign memory's owner */
   void *release_context;
@@ -47,6 +51,7 @@ typedef struct unic_tensor {
   uint8_t requires_grad;     /* set by the user on a leaf, or true because a node made it */
   uint8_t retain_grad;
   uint8_t keep;              /* parameters, buffers, gradients, optimiser state: survive unic.scope */
+  uint8_t held;              /* it is one that the tape saved */
   int16_t output;            /* which output of `node` this is */
   int64_t shape[UNIC_MAX_RANK], stride[UNIC_MAX_RANK], offset;   /* in elements */
   unic_storage *storage;
@@ -77,6 +82,8 @@ unic_status unic_tensor_foreign(unic_dtype dtype, int ndim, const int64_t *shape
 unic_status unic_tensor_view(const unic_tensor *t, int ndim, const int64_t *shape, const int64_t *stride, int64_t offset, unic_tensor **out);
 /* The same look without any link to the tape (what the tape itself saves). */
 unic_status unic_tensor_alias(const unic_tensor *t, unic_tensor **out);
+/* An alias for the tape to save. As long as there is one, a collection gives nothing back of t's memory. */
+unic_status unic_tensor_hold(const unic_tensor *t, unic_tensor **out);
 
 /* Let go of a reference: true when it was the last. A sole owner sees the count of one and has nobody to be atomic against. */
 static inline bool unic_last_ref(_Atomic int32_t *refs) {
@@ -110,6 +117,10 @@ static inline struct unic_device *unic_tensor_device(const unic_tensor *t) { ret
 uint64_t unic_storage_newest(void);
 static inline void unic_storage_ref(unic_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
 void unic_storage_unref(unic_storage *s);
+/* Lua has a handle on it: when that is all there is, it is what a collection may give back. */
+void unic_storage_show(unic_storage *s);
+/* It is there for good. */
+void unic_storage_last(unic_storage *s);
 /* An op has written to it: version up, derived forms stale, `line` noted. */
 void unic_storage_touch(unic_storage *s, uint32_t line);
 void unic_storage_drop_derived(unic_storage *s);

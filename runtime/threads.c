@@ -31,6 +31,10 @@ int unic_thread_index(void) { return omp_get_thread_num(); }
 void unic_parallel_for(int64_t n, int64_t chunk, unic_body *body, void *context) {
   if (n <= 0) return;
   if (chunk < 1) chunk = 1;
+  if (n <= chunk) {   /* of one chunk there is nothing to share out */
+    body(context, 0, n);
+    return;
+  }
   int64_t chunks = (n + chunk - 1) / chunk;
   int threads = unic_threads();
   if (chunks < threads) threads = (int)chunks;

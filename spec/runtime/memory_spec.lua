@@ -65,4 +65,79 @@ describe("memory", function()
     run()
     assert.is_true(blocks() <= before)
   end)
+
+  it("of a few elements is counted, aligned and given back like any other", function()
+    collectgarbage() collectgarbage()
+    local before = unic.memory()
+    local scalar, row = unic.ones(1), unic.ones(16)   -- 64 bytes lie beside the structure, more in a block
+    local ffi = require "ffi"
+    for _, x in ipairs { scalar, row } do
+      assert.equal(0, tonumber(ffi.cast("intptr_t", x:data_ptr()) % 64))
+      x:touched()
+    end
+    local now = unic.memory()
+    assert.same({ 2, 128, 2 }, { now.blocks - before.blocks, now.active - before.active, now.allocations - before.allocations })
+    scalar:free() row:free()
+    now = unic.memory()
+    assert.same({ 0, 0 }, { now.blocks - before.blocks, now.active - before.active })
+  end)
+  it("of a few elements outlives the recording that reads it", function()
+    local y
+    local step = unic.record(function() y = unic.ones(4) * 3 + unic.ones(1) end, "cpu")
+    collectgarbage() collectgarbage()
+    for _ = 1, 100 do unic.ones(1):mul(7) end
+    step:replay()
+    assert.same({ 4, 4, 4, 4 }, y:totable())
+  end)
+
+  -- What paces collections: bytes that only handles hold, so that giving those up gives them back.
+  describe("that a collection could give back", function()
+    local size = 1024 * 1024   -- bytes
+    local function fresh(options) return unic.ones({ size / 4 }, options) end
+    local function change(fn)
+      local before = unic.memory().debt
+      fn()
+      return unic.memory().debt - before
+    end
+    local x, p, y
+    before_each(function()
+      collectgarbage() collectgarbage()
+      x, p = fresh(), unic.ones(1, { requires_grad = true })
+    end)
+    after_each(function() x, y = nil, nil end)
+
+    it("is what was made and is in a handle", function()
+      assert.equal(size, change(function() y = x + 1 end))
+      assert.equal(-size, change(function() y:free() end))
+      assert.equal(0, change(function() y = x:reshape(1, size / 4) end))
+      assert.equal(0, change(function() y = unic.ones(16) end))
+    end)
+    it("is not what is there for good", function()
+      assert.equal(-size, change(function() unic.nn.Parameter(x) end))
+    end)
+    it("is not what the tape holds, until it lets go", function()
+      assert.equal(0, change(function() y = p:mul(x) end))   -- y came, x went
+      assert.equal(size, change(function() y:sum():backward() end))
+      assert.equal(-2 * size, change(function() x:free() y:free() end))
+    end)
+    it("is not what C makes and drops on its way back", function()
+      local q = fresh { requires_grad = true }
+      y = q:mul(x)
+      assert.equal(2 * size, change(function() y:sum():backward() end))   -- x and q, but not the gradient of q
+    end)
+    it("does not pile up: neither results nor graphs that are dropped", function()
+      local function most(fn)
+        core.memory_peak_reset()
+        local before = unic.memory().active
+        for _ = 1, 60 do fn() end
+        return (unic.memory().peak - before) / size
+      end
+      local big, scale = unic.ones { 4 * size / 4 }, unic.ones({ 4 * size / 4 }, { requires_grad = true })
+      assert.is_true(most(function() return big + 1 end) < 80)
+      assert.is_true(most(function()
+        local z = big
+        for _ = 1, 4 do z = z:mul(scale) end   -- every z is saved
+      end) < 640)
+    end)
+  end)
 end)

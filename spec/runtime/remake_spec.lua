@@ -130,6 +130,21 @@ describe("values that are made again", function()
     assert.is_not_nil(x.grad)
   end)
 
+  -- What a second graph needs is made when the first is walked; it used to be lost when that graph was dropped.
+  it("for a graph outside the walk go with that graph", function()
+    local p = leaf { 4096 }
+    local function run()
+      local a = (p * 2):silu()
+      local one, two = a:square():sum(), a:square():sum()   -- both read a, which is made again
+      a:free()
+      one:backward()
+      return two
+    end
+    run()
+    local before = active()
+    for _ = 1, 4 do run() end
+    assert.equal(before, active())
+  end)
   it("of graphs that are never walked leave nothing behind", function()
     local x, w = leaf(64, 64), leaf(64, 64)
     local function once() return unic.sum((normed_product(x, w))) end
