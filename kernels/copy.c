@@ -52,19 +52,6 @@ UNIC_LOOP(copy_rows) {
   }
 }
 
-typedef uint32_t word4 __attribute__((vector_size(16), aligned(4), may_alias));
-
-/* to[j * ts + i] = from[i * fs + j], 4 x 4 words. */
-static inline void transpose4(const uint32_t *restrict from, int64_t fs, uint32_t *restrict to, int64_t ts) {
-  word4 a = *(const word4 *)from, b = *(const word4 *)(from + fs), c = *(const word4 *)(from + 2 * fs), d = *(const word4 *)(from + 3 * fs);
-  word4 ab = __builtin_shuffle(a, b, (word4){0, 4, 1, 5}), ab2 = __builtin_shuffle(a, b, (word4){2, 6, 3, 7});
-  word4 cd = __builtin_shuffle(c, d, (word4){0, 4, 1, 5}), cd2 = __builtin_shuffle(c, d, (word4){2, 6, 3, 7});
-  *(word4 *)to = __builtin_shuffle(ab, cd, (word4){0, 1, 4, 5});
-  *(word4 *)(to + ts) = __builtin_shuffle(ab, cd, (word4){2, 3, 6, 7});
-  *(word4 *)(to + 2 * ts) = __builtin_shuffle(ab2, cd2, (word4){0, 1, 4, 5});
-  *(word4 *)(to + 3 * ts) = __builtin_shuffle(ab2, cd2, (word4){2, 3, 6, 7});
-}
-
 /* One tile: `na` steps along the dimension where `from` is dense (strides fa, ta), `nb` along the one where `to` is (strides fb, tb). */
 #define TILE_COPY(type) \
   do { \
@@ -81,7 +68,7 @@ static void tile_copy(int size, const void *from, int64_t fa, int64_t fb, void *
       int64_t a = 0;
       for (; a + 4 <= na; a += 4) {
         int64_t b = 0;
-        for (; b + 4 <= nb; b += 4) transpose4(f + a + b * fb, fb, t + a * ta + b, ta);
+        for (; b + 4 <= nb; b += 4) unic_transpose4(f + a + b * fb, fb, t + a * ta + b, ta);
         for (; b < nb; b++)
           for (int64_t l = 0; l < 4; l++) t[(a + l) * ta + b] = f[a + l + b * fb];
       }
@@ -199,15 +186,23 @@ static unic_status move_backward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
+/* Of a float that is kept anyway, or is a recipe itself: a norm's result, which only products read that want it in a half type. */
+static unic_remake_price cast_remakes(const unic_call *c, int j) {
+  (void)j;
+  return unic_dtype_is_float((unic_dtype)c->in[X]->dtype) && unic_dtype_is_float((unic_dtype)c->arg[DTYPE].integer) ? UNIC_REMAKE_CHEAP : UNIC_REMAKE_NEVER;
+}
+
 static const unic_op op_cast = {
   .name = "cast",
   .signature = "x: tensor<any>, dtype: dtype -> y",
   .doc = "The same values in another dtype. Floats become integers towards zero, saturating; bool is \"not zero\".\n"
          "  dtype  \"f32\", \"bf16\", \"f16\", \"f64\", \"i64\", \"i32\", \"u8\" or \"bool\"",
   .grads = "x",
+  .remakes = cast_remakes,
+  .again = "x",
   .layouts = "x:any|blocked",
   .shape = cast_shape,
-  .cpu = {.forward = move_forward, .backward = move_backward},
+  .cpu = {.forward = move_forward, .backward = move_backward, .remake = move_forward},
   .flags = UNIC_OP_METHOD,
 };
 

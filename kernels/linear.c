@@ -11,8 +11,11 @@
  *
  * Saved: x, weight, and z: the value before a GELU, or for a ReLU one byte that says whether it let the value through. y = gelu(z) is made again from
  * z, which for that is rounded before the GELU is taken; where memory is short, y and z are made again from x (remake.h).
+ * A weight may be f32 beside x in a half type: it is rounded into scratch right before the products that read it (linear.h), so that no copy of it lives
+ * from the forward to the backward. Without a tape and for few rows, which would not pay for that, the rounded form is kept: a derived form of the
+ * weight.
  * Bits: equal for equal thread counts (oneDNN splits a product by threads); bias, activation and dbias are the same at any thread count. */
-#include "loops.h"
+#include "linear.h"
 #include "gemm.h"
 
 enum { X, WEIGHT, BIAS, ACTIVATION };   /* inputs */
@@ -147,6 +150,9 @@ UNIC_LOOP_TABLE(linear_gather);
 
 static unic_status linear_shape(unic_call *c) {
   const unic_tensor *x = c->in[X], *weight = c->in[WEIGHT];
+  unic_dtype own = (unic_dtype)weight->dtype;
+  if (own != c->type && !(own == UNIC_F32 && unic_dtype_is_half(c->type)))
+    return unic_fail_arg(c, WEIGHT, "it is %s and the tensor before it is %s; t:cast(\"%s\") converts it", unic_dtype_name(own), unic_dtype_name(c->type), unic_dtype_name(c->type));
   int64_t shape[UNIC_MAX_RANK], none = 0;
   for (int d = 0; d < x->ndim; d++) shape[d] = x->shape[d];
   shape[x->ndim - 1] = weight->shape[0];
@@ -169,6 +175,8 @@ typedef struct linear_plan {
   bool made;                        /* dz is not dy itself */
   unic_product y, dx, dweight;
   int64_t sums_at, product_at;      /* floats into scratch; dz is at 0 */
+  bool wide, kept;                  /* the weight is f32 and the rest is not; its rounded form is derived */
+  int64_t weight_at;                /* bytes into scratch: the rounded weight */
 } linear_plan;
 
 static void linear_plan_free(void *data) {
@@ -187,6 +195,34 @@ static void sizes(const unic_kernel *k, int64_t *m, int64_t *i, int64_t *o) {
   for (int d = 0; d < x->ndim - 1; d++) *m *= x->shape[d];
 }
 
+/* The rounded weight that `product` reads. */
+static struct pack weight_for(const unic_kernel *k, const unic_product *product, void *to) {
+  return (struct pack){.from = k->in[WEIGHT].data, .to = to, .k = product->k, .n = product->n, .k_step = product->b_row, .n_step = product->b_col,
+                       .dtype = k->type, .columns = product->b_columns};
+}
+
+static int64_t weight_bytes(const unic_product *p) {
+  if (!p->b_columns) return p->k * p->n * 2;
+  return (p->k + PACK_ROWS - 1) / PACK_ROWS * PACK_ROWS * ((p->n + p->b_columns - 1) / p->b_columns * p->b_columns) * 2;
+}
+
+static unic_status make_weight(const unic_kernel *k, int i, void *to) {
+  (void)i;
+  struct pack pack = weight_for(k, &((const linear_plan *)k->plan)->y, to);
+  linear_weight(&pack);
+  return UNIC_OK;
+}
+
+/* The weight as `product` reads it, in whose sizes a plan for rounding it was made. */
+static const void *weight_in(const unic_kernel *k, const unic_product *product) {
+  const linear_plan *l = k->plan;
+  if (!l->wide) return k->in[WEIGHT].data;
+  if (l->kept) return k->derived[0];
+  struct pack pack = weight_for(k, product, (char *)k->scratch + l->weight_at);
+  linear_weight(&pack);
+  return pack.to;
+}
+
 static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   if (k->type == UNIC_F64) return UNIC_OK;
   linear_plan *l = unic_new(sizeof *l);
@@ -196,13 +232,28 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   sizes(k, &l->m, &l->i, &l->o);
   uint8_t type = (uint8_t)k->type;
   bool low = type != UNIC_F32;
+  l->wide = low && k->in[WEIGHT].dtype == UNIC_F32;
   if (!k->backward) {
     l->y = (unic_product){.m = l->m, .n = l->o, .k = l->i, .a_row = l->i, .a_col = 1, .b_row = 1, .b_col = l->i, .c_row = l->o, .c_col = 1,
-                          .a_dtype = type, .b_dtype = type, .c_dtype = type, .tiled = low};
+                          .a_dtype = type, .b_dtype = type, .c_dtype = type, .tiled = low, .b_pairs = l->wide};
     bool native = false;
     UNIC_TRY(unic_product_native("linear", &l->y, k->in[BIAS].present, 0, &native));
     if (!native) unic_product_plan(&l->y);
     p->scratch = l->y.scratch * 4;
+    if (!l->wide) return UNIC_OK;
+    int64_t bytes = weight_bytes(&l->y);
+    /* Rounding takes the time of about 20 rows of the product. */
+    l->kept = !k->grad && l->m < 512;
+    if (l->kept) {
+      p->derives = 1;
+      p->derive[0].arg = WEIGHT;
+      p->derive[0].tag = ((uint64_t)l->i << 40 | (uint64_t)l->o << 16 | (uint64_t)l->y.b_columns << 8 | type) * 0x9E3779B97F4A7C15ull;
+      p->derive[0].bytes = bytes;
+      p->derive[0].make = make_weight;
+    } else {
+      l->weight_at = p->scratch;
+      p->scratch += bytes;
+    }
     return UNIC_OK;
   }
   /* At most 64 rows of sums, of at least 32 rows each: the sums stay small beside what they sum. */
@@ -216,7 +267,7 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
     if (rows < l->rows) l->rows = rows;
   }
   l->dx = (unic_product){.m = l->rows, .n = l->i, .k = l->o, .a_row = l->o, .a_col = 1, .b_row = l->i, .b_col = 1, .c_row = l->i, .c_col = 1,
-                         .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = type};
+                         .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = type, .b_pairs = l->wide};
   l->dweight = (unic_product){.m = l->o, .n = l->i, .k = l->rows, .a_row = 1, .a_col = l->o, .b_row = l->i, .b_col = 1, .c_row = l->i, .c_col = 1,
                               .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = UNIC_F32};
   l->dz_dtype = UNIC_F32;
@@ -249,7 +300,8 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   int64_t product = 0;
   if (k->din[X].present && l->dx.scratch > product) product = l->dx.scratch;
   if (k->din[WEIGHT].present && l->dweight.scratch > product) product = l->dweight.scratch;
-  p->scratch = (l->product_at + product) * 4;
+  l->weight_at = (l->product_at + product) * 4;
+  p->scratch = l->weight_at + (l->wide && k->din[X].present ? weight_bytes(&l->dx) : 0);
   return UNIC_OK;
 }
 
@@ -279,10 +331,11 @@ static unic_status linear_forward(const unic_kernel *k) {
   int activation = (int)k->arg[ACTIVATION].integer;
   struct finish f = {.bias = k->in[BIAS].data, .y = k->out[Y].data, .z = k->grad && activation != NONE ? k->out[Z].data : NULL,
                      .ld = l->o, .columns = l->o, .dtype = k->type, .activation = activation};
+  const void *weight = weight_in(k, &l->y);
   if (k->type != UNIC_F32 && !l->y.native)
-    return unic_product_run(&l->y, k->in[X].data, k->in[WEIGHT].data, NULL, 0, k->scratch, store_tile, &f) ? UNIC_OK : refused(l);
+    return unic_product_run(&l->y, k->in[X].data, weight, NULL, 0, k->scratch, store_tile, &f) ? UNIC_OK : refused(l);
   void *to = activation == GELU && f.z ? f.z : f.y;
-  if (!unic_product_run(&l->y, k->in[X].data, k->in[WEIGHT].data, to, 0, k->scratch, NULL, l->y.native ? k->in[BIAS].data : NULL)) return refused(l);
+  if (!unic_product_run(&l->y, k->in[X].data, weight, to, 0, k->scratch, NULL, l->y.native ? k->in[BIAS].data : NULL)) return refused(l);
   if (l->y.native) f.bias = NULL;
   if (!f.bias && activation == NONE) return UNIC_OK;
   f.from = to;
@@ -316,6 +369,7 @@ static unic_status linear_backward(const unic_kernel *k) {
   bool wants_x = k->din[X].present, wants_weight = k->din[WEIGHT].present, wants_bias = k->din[BIAS].present;
   float *scratch = k->scratch, *sums = wants_bias ? scratch + l->sums_at : NULL;
   unic_product dx = l->dx, dweight = l->dweight;
+  const void *weight = wants_x ? weight_in(k, &l->dx) : NULL;
   if (l->m == 0 && wants_weight && !unic_product_run(&dweight, NULL, NULL, k->din[WEIGHT].data, k->accumulate[WEIGHT], scratch, NULL, NULL)) return refused(l);
   for (int64_t m = 0; m < l->m; m += l->rows) {
     int64_t rows = l->m - m < l->rows ? l->m - m : l->rows;
@@ -330,7 +384,7 @@ static unic_status linear_backward(const unic_kernel *k) {
     if (l->made) dz = scratch;
     dx.m = rows;
     dweight.k = rows;
-    if (wants_x && !unic_product_run(&dx, dz, k->in[WEIGHT].data, unic_at(k->din[X].data, k->type, m * l->i), k->accumulate[X], scratch + l->product_at, NULL, NULL))
+    if (wants_x && !unic_product_run(&dx, dz, weight, unic_at(k->din[X].data, k->type, m * l->i), k->accumulate[X], scratch + l->product_at, NULL, NULL))
       return refused(l);
     if (wants_weight && !unic_product_run(&dweight, dz, unic_at(k->in[X].data, k->type, m * l->i), k->din[WEIGHT].data, m > 0 || k->accumulate[WEIGHT],
                                           scratch + l->product_at, NULL, NULL))
@@ -405,10 +459,10 @@ static double linear_flops(const unic_kernel *k) { return 2.0 * (double)k->out[Y
 
 static const unic_op op_linear = {
   .name = "linear",
-  .signature = "x: tensor[...,I], weight: tensor[O,I], bias: tensor<wide>?[O], activation: choice(none|gelu|relu) = none -> y, (z)",
+  .signature = "x: tensor[...,I], weight: tensor<float>[O,I], bias: tensor<wide>?[O], activation: choice(none|gelu|relu) = none -> y, (z)",
   .doc = "y = activation(x weight' + bias) over the last dimension of x.\n"
          "x           [..., I]\n"
-         "weight      [O, I]\n"
+         "weight      [O, I], of the dtype of x; f32 also beside x in a half type\n"
          "bias        [O], or nil\n"
          "activation  none, gelu (exact, by erf) or relu, in the same pass as the bias",
   .saves = "x weight z",

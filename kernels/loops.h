@@ -50,6 +50,21 @@
 
 #endif
 
+/* ---------------------------------------------------------------- turning words round */
+
+typedef uint32_t unic_word4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* to[j * ts + i] = from[i * fs + j], 4 x 4 words. */
+static inline void unic_transpose4(const uint32_t *restrict from, int64_t fs, uint32_t *restrict to, int64_t ts) {
+  unic_word4 a = *(const unic_word4 *)from, b = *(const unic_word4 *)(from + fs), c = *(const unic_word4 *)(from + 2 * fs), d = *(const unic_word4 *)(from + 3 * fs);
+  unic_word4 ab = __builtin_shuffle(a, b, (unic_word4){0, 4, 1, 5}), ab2 = __builtin_shuffle(a, b, (unic_word4){2, 6, 3, 7});
+  unic_word4 cd = __builtin_shuffle(c, d, (unic_word4){0, 4, 1, 5}), cd2 = __builtin_shuffle(c, d, (unic_word4){2, 6, 3, 7});
+  *(unic_word4 *)to = __builtin_shuffle(ab, cd, (unic_word4){0, 1, 4, 5});
+  *(unic_word4 *)(to + ts) = __builtin_shuffle(ab, cd, (unic_word4){2, 3, 6, 7});
+  *(unic_word4 *)(to + 2 * ts) = __builtin_shuffle(ab2, cd2, (unic_word4){0, 1, 4, 5});
+  *(unic_word4 *)(to + 3 * ts) = __builtin_shuffle(ab2, cd2, (unic_word4){2, 3, 6, 7});
+}
+
 /* ---------------------------------------------------------------- rows: f32 views of f32/bf16/f16 storage */
 
 enum { UNIC_ROW = 1024 };   /* floats in a row buffer: 4 KB, so that several stay in L1 */

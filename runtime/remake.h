@@ -5,7 +5,7 @@
  * that need it, and goes when the last of them is done. The bits are those of the value that was let go.
  *
  * Cheap values (one pass over memory) are always made again, costly ones (products) only under unic_remake_costly. What a remake reads may be a
- * recipe itself, up to a chain of one link, or four. A value that its owner still has is used as it is, under the same check for changes as a saved one. */
+ * recipe itself, up to a chain of one link, or four (views and casts between them are not counted). A value that its owner still has is used as it is, under the same check for changes as a saved one. */
 #ifndef UNIC_REMAKE_H
 #define UNIC_REMAKE_H
 

@@ -108,7 +108,13 @@ function Optimizer:set_scale(scale)
   self.scale = scale or 1
 end
 
--- Parameters of a group that have a gradient, with their state tensors (made at first use).
+-- Let go of looks at gradients that were taken here: as garbage they would keep the gradients themselves until a collection, which may be after the next
+-- forward has taken new memory.
+local function release(grads)
+  for i = 1, #grads do grads[i]:free() end
+end
+
+-- Parameters of a group that have a gradient, with their state tensors (made at first use). The gradients are for `release`.
 local function active(self, group, names)
   local params, grads, state = {}, {}, {}
   for i = 1, #names do state[i] = {} end
@@ -227,6 +233,7 @@ function AdamW:step()
           scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay,
         })
       end
+      release(grads)
     end
   end)
 end
@@ -275,6 +282,7 @@ function SGD:step()
           end
         end
       end
+      release(grads)
     end
   end)
 end
@@ -305,6 +313,7 @@ function LARS:step()
           skip_adapt = group.skip_adapt,
         })
       end
+      release(grads)
     end
   end)
 end
@@ -331,6 +340,7 @@ function BertAdam:step()
           scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay, max_norm = group.max_norm,
         })
       end
+      release(grads)
     end
   end)
 end
@@ -368,6 +378,7 @@ function optim.clip_grad_norm(params, max_norm)
     if #grads == 0 then return make.zeros {} end
     local norm = ops.grad_norm(grads)
     ops.scale_(grads, ops.clamp(ops.div(max_norm, ops.add(norm, 1e-6)), { max = 1 }))
+    release(grads)
     return norm
   end)
 end

@@ -96,4 +96,93 @@ describe("linear", function()
     assert.same({ 2, 2 }, b.grad:totable())
     assert.equal("f32", b.grad.dtype)
   end)
+
+  -- What a cast of the weight before the product would give, bit for bit: over the edges of blocks of 32 and 64, of one row and many, with what comes after it.
+  describe("with an f32 weight beside a half type", function()
+    local function bits(t) return unic.reshape(t:to "f32", { -1 }):totable() end
+    local function forms(dtype, input, w, b, activation, weight_of)
+      local own = input:detach()
+      own.requires_grad, w.requires_grad, w.grad = true, true, nil
+      local made = {}
+      made.y = unic.linear(own, weight_of(w), b, activation)
+      made.y:backward { gradient = unic.cast(made.y:detach(), dtype) }
+      made.dx, made.dw = own.grad, w.grad
+      made.plain = unic.no_grad(function() return unic.linear(input, weight_of(w), b, activation) end)
+      return made
+    end
+
+    it("rounds it as a cast does", function()
+      for _, dtype in ipairs { "bf16", "f16" } do
+        for _, s in ipairs { { { 5 }, 3, 4 }, { { 33 }, 17, 70 }, { { 2, 3 }, 64, 64 }, { {}, 40, 100 }, { { 520 }, 31, 16 }, { { 3, 200 }, 95, 130 }, { { 0 }, 3, 4 } } do
+          for _, activation in ipairs { "none", "gelu" } do
+            unic.manual_seed(3)
+            local rows, i, o = s[1], s[2], s[3]
+            local shape = { unpack(rows) }
+            shape[#shape + 1] = i
+            local own_x, w, b = unic.randn(shape):to(dtype), unic.randn(o, i), o ~= 16 and unic.randn(o) or nil
+            local wide = forms(dtype, own_x, w, b, activation, function(t) return t end)
+            local cast = forms(dtype, own_x, w, b, activation, function(t) return t:to(dtype) end)
+            assert.equal(dtype, wide.y.dtype)
+            assert.equal(dtype, wide.dx.dtype)
+            assert.equal("f32", wide.dw.dtype)
+            wide.dw = wide.dw:to(dtype)   -- as it comes through the cast
+            for name, t in pairs(wide) do assert.same(bits(cast[name]), bits(t), name .. " " .. table.concat(shape, ",")) end
+          end
+        end
+      end
+    end)
+
+    it("adds to the gradient that is there", function()
+      local xs, w = unic.cast(x, "bf16"), weight:detach()
+      w.requires_grad = true
+      for _ = 1, 2 do unic.linear(xs, w):backward { gradient = unic.ones(2, 2):to "bf16" } end
+      assert.same({ { 0, 4, 8 }, { 0, 4, 8 } }, w.grad:totable())
+    end)
+
+    it("keeps the rounded form without a tape until the weight changes", function()
+      local core = require "unic.core"
+      unic.manual_seed(5)
+      local w, xs = unic.randn(96, 64), unic.randn(7, 64):to "bf16"
+      core.drop_derived()
+      collectgarbage()
+      collectgarbage()
+      local before = unic.memory().active
+      local first = unic.linear(xs, w)
+      local kept = unic.memory().active - before
+      assert.is_true(kept >= 96 * 64 * 2, kept)
+      assert.same(bits(unic.linear(xs, w:to "bf16")), bits(first))
+      w:mul_(2)
+      assert.same(bits(unic.linear(xs, w:to "bf16")), bits(unic.linear(xs, w)))
+      assert.same(bits(first:to "f32" * 2), bits(unic.linear(xs, w)))
+      -- The same memory as another matrix has a form of its own.
+      local other, seven = w:reshape { 64, 96 }, unic.randn(7, 96):to "bf16"
+      assert.same(bits(unic.linear(seven, other:to "bf16")), bits(unic.linear(seven, other)))
+      core.drop_derived()
+    end)
+
+    it("holds no copy of it from the forward to the backward", function()
+      local width, rows = 512, 64
+      local function held(weight_of)
+        local w, xs = unic.randn(width, width), unic.randn(rows, width):to "bf16"
+        w.requires_grad = true
+        collectgarbage()
+        collectgarbage()
+        local before = unic.memory().active
+        local y = unic.linear(xs, weight_of(w))
+        local bytes = unic.memory().active - before
+        y:backward { gradient = y:detach() }
+        return bytes
+      end
+      local result = rows * width * 2
+      assert.is_true(held(function(w) return w end) < result + 16384)
+      assert.is_true(held(function(w) return w:to "bf16" end) >= result + width * width * 2)
+      assert.is_true(unic.autocast("bf16", function() return held(function(w) return w end) end) < result + 16384)
+    end)
+
+    it("refuses other pairs of types", function()
+      assert.has_error(function() unic.linear(x, weight:to "bf16") end)
+      assert.has_error(function() unic.linear(x:to "bf16", weight:to "f16") end)
+      assert.has_error(function() unic.linear(x:to "f64", weight) end)
+    end)
+  end)
 end)

@@ -23,6 +23,26 @@ describe("AdamW", function()
     end
     assert.is_true(math.abs(p:item() - x) < 1e-6)   -- the learning rate is an f32 tensor
   end)
+  it("leaves no garbage that holds gradients: zero_grad gives their memory back at once", function()
+    for _, make in ipairs { optim.AdamW, optim.SGD, optim.LARS, optim.BertAdam } do
+      local p = unic.nn.Parameter(unic.ones(64, 64))
+      local opt = make({ p })
+      local function step()
+        p.grad = unic.ones(64, 64)
+        collectgarbage()
+        collectgarbage "stop"
+        local before = unic.memory().active
+        optim.clip_grad_norm({ p }, 1)
+        opt:step()
+        opt:zero_grad()
+        local gone = before - unic.memory().active
+        collectgarbage "restart"
+        return gone
+      end
+      step()
+      assert.is_true(step() >= 64 * 64 * 4 - 1024)
+    end
+  end)
   it("leaves parameters without a gradient as they are, and state goes round a file's names", function()
     local net = unic.nn.Linear(3, 2)
     local opt = optim.AdamW(net:parameters(), { lr = 0.1 })

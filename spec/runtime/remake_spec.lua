@@ -44,6 +44,20 @@ describe("values that are made again", function()
     assert.equal(1, counted(function() loss:backward() end))
   end)
 
+  it("are not kept in another type either: of norm and linear layer under autocast only the norm's input stays", function()
+    local x, w = leaf(64, 256), leaf(32, 256)
+    local function loss_of() return unic.autocast("bf16", function() return unic.sum(unic.linear(unic.layer_norm(x), w):to "f32") end) end
+    loss_of():backward()
+    local before, first = active(), w.grad:bytes()
+    x.grad, w.grad = nil, nil
+    before = before - 64 * 256 * 4 - 32 * 256 * 4
+    local loss = loss_of()
+    local kept = active() - before
+    assert.is_true(kept < 64 * 256, ("%d bytes stay, the norm's result has %d in bf16"):format(kept, 64 * 256 * 2))
+    assert.equal(2, counted(function() loss:backward() end))   -- the norm's result, and that in bf16
+    assert.equal(first, w.grad:bytes())
+  end)
+
   it("are made once for all who read them, and go with the last", function()
     local x, w = leaf(64, 256), {}
     local y = unic.layer_norm(x)
@@ -84,15 +98,17 @@ describe("values that are made again", function()
   end)
 
   it("are right through views", function()
-    local x, w = leaf(4, 8), leaf(2, 4)
+    local x, w = leaf(4, 8), leaf(4, 3)
     local y = unic.layer_norm(x)
-    local part = y:narrow(1, 2, 2):narrow(2, 5, 4)
+    local rows = y:narrow(1, 2, 2)
+    local part = rows:narrow(2, 5, 4)
     local want = unic.contiguous(part:detach())
-    local z = unic.mul(part, w)
+    local z = unic.matmul(part, w)   -- reads views where they lie; others take a copy
     y:free()
+    rows:free()
     part:free()
     assert.equal(1, counted(function() unic.sum(z):backward() end))
-    assert.same_bits(want, w.grad)
+    assert.same_bits(unic.matmul(want:t(), unic.ones(2, 3)), w.grad)
   end)
 
   it("are there for a second loss after the first took what they are made from", function()

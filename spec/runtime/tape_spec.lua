@@ -177,13 +177,22 @@ describe("autocast", function()
     assert.is_truthy(tostring(lists):find("in the 16%-bit type:\n  [^\n]*matmul"))
   end)
   it("walks back through the cast that was, when the parameter has moved on", function()
+    local x, w = unic.ones(1, 2), unic.tensor { { 1 }, { 2 } }
+    x.requires_grad, w.requires_grad = true, true
+    local y = half(unic.matmul, x, w)
+    unic.no_grad(function() w:fill_(8) end)
+    assert.equal(16, half(unic.matmul, x, w):item())
+    y:sum():backward()
+    assert.same({ { 1, 2 } }, x.grad:totable())
+  end)
+  it("has no copy of a linear layer's weight, and says so when that has moved on", function()
     local x, w = unic.ones(1, 2), unic.tensor { { 1, 2 } }
     x.requires_grad, w.requires_grad = true, true
     local y = half(unic.linear, x, w)
+    assert.equal("bf16", y.dtype)
     unic.no_grad(function() w:fill_(8) end)
     assert.equal(16, half(unic.linear, x, w):item())
-    y:sum():backward()
-    assert.same({ { 1, 2 } }, x.grad:totable())
+    assert.raises_at(nil, "saved for backward", function() y:sum():backward() end)
   end)
 end)
 
