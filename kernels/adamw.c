@@ -7,7 +7,7 @@
  * All tensors are cut into fixed chunks that form one parallel loop (multi.h); there are no sums: any number of threads gives the same bits. */
 #include "multi.h"
 
-enum { PARAMS, GRADS, EXP_AVG, EXP_AVG_SQ, LR, STEP, SCALE, BETA1, BETA2, EPS, WEIGHT_DECAY };
+enum { PARAMS, GRADS, EXP_AVG, EXP_AVG_SQ, LR, STEP, SCALE, BETA1, BETA2, EPS, WEIGHT_DECAY, COUNTED };
 
 struct adamw {
   const unic_multi_item *items;
@@ -79,7 +79,7 @@ static unic_status plan(const unic_kernel *k, unic_plan *p) {
 static unic_status forward(const unic_kernel *k) {
   float *step = k->in[STEP].data;
   double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
-  double beta1 = k->arg[BETA1].number, beta2 = k->arg[BETA2].number, t = (double)*step + 1;
+  double beta1 = k->arg[BETA1].number, beta2 = k->arg[BETA2].number, t = (double)*step + (k->arg[COUNTED].integer ? 0 : 1);
   if (!isfinite(scale)) return UNIC_OK;
   unic_view *const lists[4] = {k->list[PARAMS], k->list[GRADS], k->list[EXP_AVG], k->list[EXP_AVG_SQ]};
   unic_multi_item *items = k->scratch;
@@ -101,7 +101,7 @@ static unic_status reference(const unic_kernel *k) {
   double lr = unic_element_get(k->in[LR].data, k->in[LR].dtype, 0), scale = unic_element_get(k->in[SCALE].data, k->in[SCALE].dtype, 0);
   double b1 = k->arg[BETA1].number, b2 = k->arg[BETA2].number;
   if (!isfinite(scale)) return UNIC_OK;
-  *step += 1;
+  if (!k->arg[COUNTED].integer) *step += 1;
   for (int64_t n = 0; n < k->arg[PARAMS].integer; n++) {
     const unic_view *p = &k->list[PARAMS][n], *g = &k->list[GRADS][n], *m = &k->list[EXP_AVG][n], *v = &k->list[EXP_AVG_SQ][n];
     for (int64_t i = 0; i < p->numel; i++) {
@@ -120,7 +120,7 @@ static unic_status reference(const unic_kernel *k) {
 static const unic_op op_adamw = {
   .name = "adamw",
   .signature = "params!: tensors, grads: tensors<float>, exp_avg!: tensors<wide>, exp_avg_sq!: tensors<wide>, lr: scalar, step!: tensor<f32>[], scale: scalar = 1,"
-               " beta1: number = 0.9, beta2: number = 0.999, eps: number = 1e-8, weight_decay: number = 0.01",
+               " beta1: number = 0.9, beta2: number = 0.999, eps: number = 1e-8, weight_decay: number = 0.01, counted: bool = false",
   .doc = "One AdamW step for a list of parameters, in place; `step` is counted up by one.\n"
          "params, grads, exp_avg, exp_avg_sq  lists of the same shapes\n"
          "lr                                  learning rate\n"
@@ -128,7 +128,8 @@ static const unic_op op_adamw = {
          "scale                               multiplies the gradients (clip coefficient, 1 / loss scale); NaN or infinite: nothing changes (they overflowed)\n"
          "beta1, beta2                        decay of the moments\n"
          "eps                                 added to the root\n"
-         "weight_decay                        decoupled decay, times lr",
+         "weight_decay                        decoupled decay, times lr\n"
+         "counted                             `step` has this step in it: other parameters have taken it before these",
   .layouts = "params:any grads:any exp_avg:any exp_avg_sq:any",
   .shape = shape,
   .plan = plan,

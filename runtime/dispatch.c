@@ -737,11 +737,11 @@ unic_status unic_dispatch(unic_call *c, unic_op_info *info, unic_tensor **outs) 
     given[i] = c->list[i];
   }
   unic_tensor *made[UNIC_MAX_OUTS] = {NULL};
-  unic_status status = UNIC_OK;
+  unic_status status = unic_frame_current ? unic_frame_call(c, info) : UNIC_OK;
   if (is_plain(&w)) {
-    status = check_grad(&w);
+    if (status == UNIC_OK) status = check_grad(&w);
   } else {
-    status = find_type(&w);
+    if (status == UNIC_OK) status = find_type(&w);
     if (status == UNIC_OK) status = apply_autocast(&w);
     if (status == UNIC_OK) status = check(&w);
     if (status == UNIC_OK) status = check_grad(&w);

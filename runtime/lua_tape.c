@@ -166,11 +166,39 @@ static int tensor_hook(lua_State *L) {
   return 1;
 }
 
-/* backward(loss, gradient or nil, keep) */
+/* The function at index 5 is told of a leaf by its place in the list at index 4, counted from 1. */
+static unic_status call_ready(void *context, int leaf) {
+  lua_State *L = context;
+  luaL_checkstack(L, 4, "backward");
+  lua_pushvalue(L, 5);
+  lua_pushinteger(L, leaf + 1);
+  return lua_pcall(L, 1, 0, 0) == 0 ? UNIC_OK : lua_failure(L);
+}
+
+/* backward(loss, gradient or nil, keep[, {leaves}, ready]): ready(i) is called when the walk is through with leaf i and it has a gradient */
 static int tensor_backward(lua_State *L) {
   unic_tensor *t = own(L, "backward");
   unic_tensor *dy = lua_isnoneornil(L, 2) ? NULL : unic_handle_tensor(L, 2, "backward", "gradient");
-  UNIC_DOOR(L, unic_backward(t, dy, lua_toboolean(L, 3), 0, NULL, NULL));
+  if (lua_isnoneornil(L, 4)) {
+    UNIC_DOOR(L, unic_backward(t, dy, lua_toboolean(L, 3), 0, NULL, NULL, NULL));
+    return 0;
+  }
+  luaL_checktype(L, 4, LUA_TTABLE);
+  luaL_checktype(L, 5, LUA_TFUNCTION);
+  lua_settop(L, 5);
+  int n = (int)lua_objlen(L, 4);
+  unic_tensor **leaves = lua_newuserdata(L, (size_t)(n + 1) * sizeof *leaves);
+  for (int i = 0; i < n; i++) {
+    lua_rawgeti(L, 4, i + 1);
+    leaves[i] = unic_handle_tensor(L, lua_gettop(L), "backward", "leaves");
+    lua_pop(L, 1);
+    if (!leaves[i]->node && leaves[i]->requires_grad) continue;
+    unic_fail("[backward] option 'leaves': member %d %s, expected tensors with requires_grad that nothing was computed for", i + 1,
+              leaves[i]->node ? "was computed from others" : "needs no gradient");
+    return unic_door_raise(L, UNIC_ERROR);
+  }
+  const unic_ready ready = {.n = n, .leaves = leaves, .call = call_ready, .context = L};
+  UNIC_DOOR(L, unic_backward(t, dy, lua_toboolean(L, 3), 0, NULL, NULL, &ready));
   return 0;
 }
 
@@ -194,7 +222,7 @@ static int tensor_gradients(lua_State *L) {
       return unic_door_raise(L, UNIC_ERROR);
     }
   }
-  unic_status status = unic_backward(t, dy, lua_toboolean(L, 4), n, targets, results);
+  unic_status status = unic_backward(t, dy, lua_toboolean(L, 4), n, targets, results, NULL);
   if (status != UNIC_OK) {
     for (int i = 0; i < n; i++) unic_tensor_unref(results[i]);
     return unic_door_raise(L, status);

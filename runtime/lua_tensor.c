@@ -56,7 +56,7 @@ unic_tensor *unic_handle_tensor(lua_State *L, int index, const char *op, const c
   unic_handle *h = unic_handle_at(L, index);
   if (!h) unic_fail("[%s] argument '%s': %s was given, expected a tensor", op, name, unic_door_kind(L, index));
   else if (!h->t) unic_handle_dead(h, op, name);
-  else return h->t;
+  else if (!unic_frame_current || unic_frame_read(h->t) == UNIC_OK) return h->t;
   unic_door_raise(L, UNIC_ERROR);
   return NULL;
 }

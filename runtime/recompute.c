@@ -18,6 +18,8 @@ struct unic_frame {
   bool costly;               /* unic_remake_costly */
   unic_node **nodes;         /* in the order they were made; NULL: freed since */
   int n, room, at;           /* at: how many the second run has made */
+  uint64_t *reads;           /* memory from outside that is read inside, by the numbers of its storages */
+  int64_t nreads, reads_room;
   int generators;
   struct { unic_tensor *state, *before, *now; } generator[MAX_GENERATORS];   /* held */
 };
@@ -34,6 +36,7 @@ static void let_go(unic_frame *f) {
     unic_tensor_unref(f->generator[i].before);
   }
   unic_delete(f->nodes);
+  unic_delete(f->reads);
   unic_delete(f);
 }
 
@@ -150,6 +153,39 @@ unic_status unic_frame_rng(unic_tensor *rng) {
   f->generator[f->generators].state = unic_tensor_ref(rng);
   f->generator[f->generators++].before = before;
   return UNIC_OK;
+}
+
+unic_status unic_frame_read(const unic_tensor *t) {
+  unic_frame *f = unic_frame_current;
+  uint64_t born = t->storage->born;
+  if (f->state != RUNNING || born > f->birth) return UNIC_OK;
+  for (int64_t i = f->nreads; i-- > 0;)
+    if (f->reads[i] == born) return UNIC_OK;
+  if (f->nreads == f->reads_room) {
+    int64_t room = f->reads_room ? 2 * f->reads_room : 32;
+    uint64_t *grown = unic_new((size_t)room * sizeof *grown);
+    if (!grown) return UNIC_MEMORY;
+    if (f->nreads) memcpy(grown, f->reads, (size_t)f->nreads * sizeof *grown);
+    unic_delete(f->reads);
+    f->reads = grown;
+    f->reads_room = room;
+  }
+  f->reads[f->nreads++] = born;
+  return UNIC_OK;
+}
+
+unic_status unic_frame_call(const unic_call *c, const unic_op_info *info) {
+  for (int i = 0; i < info->nargs; i++) {
+    if (info->args[i].kind == UNIC_KIND_TENSORS)
+      for (int64_t m = 0; m < c->arg[i].integer; m++) UNIC_TRY(unic_frame_read(c->list[i][m]));
+    else if (c->in[i]) UNIC_TRY(unic_frame_read(c->in[i]));
+  }
+  return UNIC_OK;
+}
+
+const uint64_t *unic_frame_reads(const unic_node *n, int64_t *count) {
+  *count = n->frame->nreads;
+  return n->frame->reads;
 }
 
 bool unic_frame_keeps(const unic_tensor *t) { return unic_frame_current->state == AGAIN && t->storage->born <= unic_frame_current->again; }

@@ -29,10 +29,16 @@ unic_status unic_frame_add(unic_node *n);
 void unic_frame_leave(unic_node *n);
 unic_status unic_frame_need(unic_node *n);
 
-/* From dispatch: a generator is about to be used; a tensor is from outside and the second run must not change it. */
+/* From dispatch: a generator is about to be used; a tensor is from outside and the second run must not change it; an op's
+ * arguments are about to be read. From the door: a tensor is read. */
 unic_status unic_frame_rng(unic_tensor *rng);
+unic_status unic_frame_call(const unic_call *c, const unic_op_info *info);
+unic_status unic_frame_read(const unic_tensor *t);
 bool unic_frame_keeps(const unic_tensor *t);
 /* Whether what the running piece saves is let go at its end. */
 bool unic_frame_drops(const unic_tensor *t);
+
+/* From the tape: what the piece of a node (it has one) reads of memory that was there before it: the numbers of the storages. */
+const uint64_t *unic_frame_reads(const unic_node *n, int64_t *count);
 
 #endif

@@ -2,6 +2,7 @@
  * recompute.c and remake.c. */
 #include "tape.h"
 #include "dispatch.h"
+#include "ready.h"
 #include "recompute.h"
 #include "remake.h"
 #include "watch.h"
@@ -297,6 +298,7 @@ typedef struct walk {
   int ntargets;
   unic_tensor *const *targets;
   unic_tensor **results;
+  const unic_ready *ready;
 } walk;
 
 static unic_status visit(walk *w, unic_node *n, uint64_t mark) {
@@ -458,6 +460,9 @@ static unic_status finish_output(walk *w, unic_node *n, unic_made *o) {
   return UNIC_OK;
 }
 
+/* Whether a leaf's gradient is there for longer than the walk. */
+static bool gradients_last(const walk *w) { return !w->ready; }
+
 /* A finished gradient for a leaf: takes over g. */
 static unic_status give_leaf(walk *w, unic_tensor *leaf, unic_tensor *g) {
   if (leaf->hook && unic_tape_lua.hook) {
@@ -475,7 +480,7 @@ static unic_status give_leaf(walk *w, unic_tensor *leaf, unic_tensor *g) {
   }
   if (!unic_tensor_is_dense(g) || g->dtype != leaf->dtype || !owned(g)) {   /* a leaf owns its gradient, in its own dtype */
     unic_tensor *made;
-    bool was = unic_memory_lasting(true);
+    bool was = unic_memory_lasting(gradients_last(w));
     unic_status status = unic_tensor_convert(g, leaf->dtype, UNIC_LAYOUT_KEEP, &made);
     unic_memory_lasting(was);
     unic_tensor_unref(g);
@@ -623,7 +628,7 @@ static unic_status op_backward(walk *w, unic_node *n) {
       direct[i] = true;
       k.accumulate[e->arg] = 1;
     } else if (!(e->node && e->member < 0 && (dests[i] = take_over(n, a, &e->view, &spent)))) {
-      bool was = unic_memory_lasting(e->leaf != NULL);
+      bool was = unic_memory_lasting(e->leaf && gradients_last(w));
       status = new_like_view(n->device, &e->view, dtype, &dests[i]);
       unic_memory_lasting(was);
       if (status == UNIC_OK && a->sparse_rows) status = unic_service_fill(dests[i], 0);
@@ -707,7 +712,7 @@ static unic_status run_node(walk *w, unic_node *n) {
   return status;
 }
 
-unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int ntargets, unic_tensor *const *targets, unic_tensor **results) {
+unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int ntargets, unic_tensor *const *targets, unic_tensor **results, const unic_ready *ready) {
   char text[256];
   if (!root->node) {
     if (!root->requires_grad) return unic_fail("[backward] argument 'loss': %s needs no gradient: nothing it was made from has requires_grad", unic_tensor_describe(root, text, sizeof text));
@@ -720,11 +725,12 @@ unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int nta
     return unic_fail("[backward] argument 'gradient': %s was given, expected the shape of %s", unic_tensor_describe(dy, text, sizeof text), unic_tensor_describe(root, want, sizeof want));
   }
   bool mode = unic_grad_mode_set(false);
-  walk w = {.keep = keep, .ntargets = ntargets, .targets = targets, .results = results};
+  walk w = {.keep = keep, .ntargets = ntargets, .targets = targets, .results = results, .ready = ready};
+  unic_ready_plan *plan = NULL;
   unic_status status = UNIC_OK;
   unic_tensor *seed = NULL;
-  /* A look at the caller's gradient does where nobody gets to keep it; what is not owned is never written. A recording must own what it reads. */
-  const bool look = dy && root->node && dy->dtype == root->dtype && unic_tensor_is_dense(dy) && !root->retain_grad && !root->node->outs[root->output].hook && target_index(&w, root) < 0 &&
+  /* A look at the caller's gradient does where nobody gets to keep it or to change it; what is not owned is never written. A recording must own what it reads. */
+  const bool look = dy && root->node && !ready && dy->dtype == root->dtype && unic_tensor_is_dense(dy) && !root->retain_grad && !root->node->outs[root->output].hook && target_index(&w, root) < 0 &&
                     !unic_recording_id(unic_tensor_device(dy));
   if (look) status = unic_tensor_alias(dy, &seed);
   else if (dy) status = unic_tensor_convert(dy, root->dtype, UNIC_LAYOUT_KEEP, &seed);
@@ -736,10 +742,13 @@ unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int nta
   if (status == UNIC_OK && !root->node) {
     if (ntargets == 0 || target_index(&w, root) >= 0) status = give_leaf(&w, root, seed);
     else unic_tensor_unref(seed);
+    for (int i = 0; ready && i < ready->n && status == UNIC_OK; i++)
+      if (ready->leaves[i] == root) status = ready->call(ready->context, i);
     unic_grad_mode_set(mode);
     return status;
   }
   if (status == UNIC_OK) status = collect(&w, root->node);
+  if (status == UNIC_OK && ready) status = unic_ready_plan_new(w.nodes, w.n, ready, &plan);
   if (status == UNIC_OK) status = push_grad(&root->node->outs[root->output], seed);
   else unic_tensor_unref(seed);
   for (int i = 0; i < w.n; i++) {
@@ -753,7 +762,9 @@ unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int nta
       if (n->info && !n->info->op->grad_view) n->consumed = 1;
       if (!n->info) n->consumed = 1;
     }
+    if (status == UNIC_OK && plan) status = unic_ready_after(plan, i);
   }
+  unic_ready_plan_free(plan);
   for (int i = 0; i < w.n; i++) unic_node_unref(w.nodes[i]);
   unic_delete(w.nodes);
   unic_grad_mode_set(mode);

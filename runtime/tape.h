@@ -92,9 +92,17 @@ unic_status unic_node_record(const unic_call *c, const unic_op_info *info, unic_
 /* A node made by Lua (unic.fn): inputs are edges, backward calls unic_tape_lua with the key. Sets outs' node. */
 unic_status unic_node_record_lua(int64_t key, int ninputs, unic_tensor *const *inputs, int nouts, unic_tensor **outs);
 
+/* Who waits for leaves: call(context, i) comes in the walk as soon as leaves[i] is ready (ready.h) and has a gradient; a failure ends the walk. */
+typedef struct unic_ready {
+  int n;
+  unic_tensor *const *leaves;
+  unic_status (*call)(void *context, int leaf);
+  void *context;
+} unic_ready;
+
 /* Gradients of `root` into the leaves (or, with targets, into results[] without touching any leaf's grad; NULL where none flows).
- * dy: gradient of root, NULL = ones (root must have one element). keep: the graph can be walked again. */
-unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int ntargets, unic_tensor *const *targets, unic_tensor **results);
+ * dy: gradient of root, NULL = ones (root must have one element). keep: the graph can be walked again. ready: NULL, or without targets. */
+unic_status unic_backward(unic_tensor *root, unic_tensor *dy, bool keep, int ntargets, unic_tensor *const *targets, unic_tensor **results, const unic_ready *ready);
 
 /* Recording on or off (unic.no_grad); returns what it was. */
 bool unic_grad_mode(void);

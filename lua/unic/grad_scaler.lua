@@ -14,6 +14,7 @@
 -- @module unic.grad_scaler
 local arguments = require "unic.arguments"
 local core = require "unic.core"
+local in_backward = require "unic.step_in_backward"
 local tensor = require "unic.tensor"
 
 local ops, make = core.ops.call, tensor.exports
@@ -45,7 +46,9 @@ end
 -- @return a tensor; walk back from it
 function GradScaler:scale(loss)
   arguments.check("scaler.scale", "loss", loss, "tensor")
-  return ops.mul(ops.cast(loss, "f32"), self.loss_scale)
+  local scaled = ops.mul(ops.cast(loss, "f32"), self.loss_scale)
+  in_backward.refuse(scaled, "the loss is scaled, and whether the step is taken is known when all gradients are there")
+  return scaled
 end
 
 -- Gradients over the scale, in place, and whether one of them is not finite.

@@ -4,6 +4,7 @@
 -- @module unic.optim
 local arguments = require "unic.arguments"
 local core = require "unic.core"
+local in_backward = require "unic.step_in_backward"
 local module = require "unic.nn.module"
 local tensor = require "unic.tensor"
 
@@ -99,6 +100,7 @@ function Optimizer:zero_grad()
   for _, group in ipairs(self.groups) do
     for _, p in ipairs(group.params) do p.grad = nil end
   end
+  in_backward.forget(self)
 end
 
 --- Use the gradients times this number from now on (the inverse of a loss scale, a clip coefficient).
@@ -114,28 +116,42 @@ local function release(grads)
   for i = 1, #grads do grads[i]:free() end
 end
 
--- Parameters of a group that have a gradient, with their state tensors (made at first use). The gradients are for `release`.
-local function active(self, group, names)
-  local params, grads, state = {}, {}, {}
-  for i = 1, #names do state[i] = {} end
-  for _, p in ipairs(group.params) do
-    local grad = p.grad
-    if grad then
-      local n = #params + 1
-      params[n], grads[n] = p, grad
-      local own = self.state[p]
-      if not own then
-        own = {}
-        for i, name in ipairs(names) do
-          own[i] = tensor.with(core.lasting, true, make.zeros_like, p):set_keep(true)
-          own[name] = own[i]
-        end
-        self.state[p] = own
-      end
-      for i = 1, #names do state[i][n] = own[i] end
-    end
+-- What state the parameters of a group have.
+function Optimizer:state_names() return self.names end
+
+-- The state tensors of a parameter, made at first use: a list that has them by name, too.
+function Optimizer:state_of(p, group)
+  local own = self.state[p]
+  if own then return own end
+  own = {}
+  for i, name in ipairs(self:state_names(group)) do
+    own[i] = tensor.with(core.lasting, true, make.zeros_like, p):set_keep(true)
+    own[name] = own[i]
   end
-  return params, grads, state
+  self.state[p] = own
+  return own
+end
+
+--- One update from the gradients that are there; parameters without one stay as they are.
+function Optimizer:step()
+  tensor.with(core.grad_mode, false, function()
+    for _, group in ipairs(self.groups) do
+      local params, grads, state = {}, {}, {}
+      local kinds = #self:state_names(group)
+      for i = 1, kinds do state[i] = {} end
+      for _, p in ipairs(group.params) do
+        local grad = p.grad
+        if grad then
+          local own, n = self:state_of(p, group), #params + 1
+          params[n], grads[n] = p, grad
+          for i = 1, kinds do state[i][n] = own[i] end
+        end
+      end
+      if #params > 0 then self:update(group, params, grads, state) end
+      release(grads)
+    end
+  end)
+  in_backward.forget(self)
 end
 
 --- The optimiser's state by name, for a checkpoint: `<parameter>.<what>`, and `step` per group.
@@ -215,7 +231,7 @@ local ADAMW_OPTIONS = { lr = NOT_NEGATIVE, betas = BETAS, eps = NOT_NEGATIVE, we
 --- Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 -- @param params a list of parameters, or of groups `{params =, lr =, weight_decay =, ...}`
 -- @param options `lr` (1e-3), `betas` ({0.9, 0.999}), `eps` (1e-8), `weight_decay` (1e-2)
--- @return an optimiser: `step()`, `zero_grad()`, `set_lr(lr)`, `state_dict(names)`
+-- @return an optimiser: `step()`, `zero_grad()`, `set_lr(lr)`, `state_dict(names)`; `loss:backward{step = it}`
 function optim.AdamW(params, options)
   local self = new(AdamW, "optim.AdamW", params, options, ADAMW_OPTIONS, { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 1e-2 },
     { "exp_avg", "exp_avg_sq" })
@@ -223,19 +239,11 @@ function optim.AdamW(params, options)
   return self
 end
 
---- One update from the gradients that are there; parameters without one stay as they are.
-function AdamW:step()
-  tensor.with(core.grad_mode, false, function()
-    for _, group in ipairs(self.groups) do
-      local params, grads, state = active(self, group, self.names)
-      if #params > 0 then
-        ops.adamw(params, grads, state[1], state[2], group.lr_tensor, group.step, {
-          scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay,
-        })
-      end
-      release(grads)
-    end
-  end)
+-- Update some parameters of a group. counted: others of the group have taken this step before.
+function AdamW:update(group, params, grads, state, counted)
+  ops.adamw(params, grads, state[1], state[2], group.lr_tensor, group.step, {
+    scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay, counted = counted,
+  })
 end
 
 local SGD = class()
@@ -258,33 +266,25 @@ function optim.SGD(params, options)
   return self
 end
 
---- One update from the gradients that are there.
-function SGD:step()
-  tensor.with(core.grad_mode, false, function()
-    for _, group in ipairs(self.groups) do
-      local with_momentum = group.momentum ~= 0
-      local params, grads, state = active(self, group, with_momentum and self.names or {})
-      if #params > 0 then
-        -- A buffer's first value is the gradient itself, not (1 - dampening) of it: parameters met for the first time go apart.
-        local fresh, old = { {}, {}, {} }, { {}, {}, {} }
-        for i, p in ipairs(params) do
-          local to = (with_momentum and group.dampening ~= 0 and not self.seen[p]) and fresh or old
-          self.seen[p] = true
-          to[1][#to[1] + 1], to[2][#to[2] + 1] = p, grads[i]
-          if with_momentum then to[3][#to[3] + 1] = state[1][i] end
-        end
-        for k, part in ipairs { fresh, old } do
-          if #part[1] > 0 then
-            ops.sgd(part[1], part[2], part[3], group.lr_tensor, {
-              scale = self.scale, momentum = group.momentum, dampening = k == 1 and 0 or group.dampening, weight_decay = group.weight_decay,
-              nesterov = group.nesterov,
-            })
-          end
-        end
-      end
-      release(grads)
+function SGD:state_names(group) return group.momentum ~= 0 and self.names or {} end
+
+function SGD:update(group, params, grads, state)
+  local with_momentum = group.momentum ~= 0
+  -- A buffer's first value is the gradient itself, not (1 - dampening) of it: parameters met for the first time go apart.
+  local fresh, old = { {}, {}, {} }, { {}, {}, {} }
+  for i, p in ipairs(params) do
+    local to = (with_momentum and group.dampening ~= 0 and not self.seen[p]) and fresh or old
+    self.seen[p] = true
+    to[1][#to[1] + 1], to[2][#to[2] + 1] = p, grads[i]
+    if with_momentum then to[3][#to[3] + 1] = state[1][i] end
+  end
+  for k, part in ipairs { fresh, old } do
+    if #part[1] > 0 then
+      ops.sgd(part[1], part[2], part[3], group.lr_tensor, {
+        scale = self.scale, momentum = group.momentum, dampening = k == 1 and 0 or group.dampening, weight_decay = group.weight_decay, nesterov = group.nesterov,
+      })
     end
-  end)
+  end
 end
 
 -- ---------------------------------------------------------------- LARS, BertAdam
@@ -302,20 +302,11 @@ function optim.LARS(params, options)
     { lr = 1e-2, momentum = 0.9, weight_decay = 0, eta = 1e-3, skip_decay = false, skip_adapt = false }, { "momentum_buffer" })
 end
 
---- One update from the gradients that are there.
-function LARS:step()
-  tensor.with(core.grad_mode, false, function()
-    for _, group in ipairs(self.groups) do
-      local params, grads, state = active(self, group, self.names)
-      if #params > 0 then
-        ops.lars(params, grads, state[1], group.lr_tensor, {
-          scale = self.scale, momentum = group.momentum, weight_decay = group.weight_decay, eta = group.eta, skip_decay = group.skip_decay,
-          skip_adapt = group.skip_adapt,
-        })
-      end
-      release(grads)
-    end
-  end)
+function LARS:update(group, params, grads, state)
+  ops.lars(params, grads, state[1], group.lr_tensor, {
+    scale = self.scale, momentum = group.momentum, weight_decay = group.weight_decay, eta = group.eta, skip_decay = group.skip_decay,
+    skip_adapt = group.skip_adapt,
+  })
 end
 
 local BertAdam = class()
@@ -330,19 +321,10 @@ function optim.BertAdam(params, options)
     { lr = 1e-3, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 1e-2, max_norm = 1 }, { "exp_avg", "exp_avg_sq" })
 end
 
---- One update from the gradients that are there.
-function BertAdam:step()
-  tensor.with(core.grad_mode, false, function()
-    for _, group in ipairs(self.groups) do
-      local params, grads, state = active(self, group, self.names)
-      if #params > 0 then
-        ops.bert_adam(params, grads, state[1], state[2], group.lr_tensor, {
-          scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay, max_norm = group.max_norm,
-        })
-      end
-      release(grads)
-    end
-  end)
+function BertAdam:update(group, params, grads, state)
+  ops.bert_adam(params, grads, state[1], state[2], group.lr_tensor, {
+    scale = self.scale, beta1 = group.betas[1], beta2 = group.betas[2], eps = group.eps, weight_decay = group.weight_decay, max_norm = group.max_norm,
+  })
 end
 
 -- ---------------------------------------------------------------- clipping
@@ -353,7 +335,10 @@ local function gradients(op, params)
   local grads = {}
   for _, p in ipairs(params) do
     local grad = p.grad
-    if grad then grads[#grads + 1] = grad end
+    if grad then grads[#grads + 1] = grad
+    elseif in_backward.spent(p) then
+      arguments.fail(op, "argument 'params': gradients are gone: backward{step = ..} used them up one by one; the norm of all of them takes loss:backward() and optimizer:step()")
+    end
   end
   return grads
 end

@@ -317,11 +317,20 @@ function methods.requires_grad_(x, on)
 end
 
 --- Walk back from x: gradients are added into the `.grad` of every leaf that wants one.
--- @param options `gradient` (of x, when it has more than one element), `keep` (the graph can be walked again)
+-- @param options `gradient` (of x, when it has more than one element), `keep` (the graph can be walked again).
+-- `step`: an optimiser, or a list of them. Each parameter makes its step as soon as its gradient is complete and nothing that is still to come in the walk
+-- reads its value, and the gradient goes: the bits of `loss:backward(); optimizer:step(); optimizer:zero_grad()`, without ever having all gradients at
+-- once. See lua/unic/step_in_backward.lua for what does not go with it.
+-- `ready`: what `step` stands on: a function that is called with each of the tensors in the list `leaves` at that moment, if it has a gradient; it may
+-- change the tensor (PyTorch's post-accumulate-grad hook, which comes earlier)
 function methods.backward(x, options)
   if T.is_tensor(options) then options = { gradient = options } end
-  options = arguments.options("backward", options, { gradient = true, keep = true })
-  return T.backward(x, options.gradient, options.keep)
+  options = arguments.options("backward", options, { gradient = true, keep = true, step = "table", leaves = "table", ready = "callable" })
+  if options.step then return require("unic.step_in_backward").walk(x, options) end
+  if (options.ready == nil) ~= (options.leaves == nil) then core.fail "[backward] options 'ready' and 'leaves': one was given, expected both or none" end
+  if not options.ready then return T.backward(x, options.gradient, options.keep) end
+  local leaves, ready = options.leaves, options.ready
+  return T.backward(x, options.gradient, options.keep, leaves, function(i) ready(leaves[i]) end)
 end
 
 --- Elements as f64, for a number in Lua: alias of item.

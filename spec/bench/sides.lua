@@ -35,9 +35,11 @@ function sides.state(bench, workload)
 end
 
 -- Loss and gradient norm of the first step, each in a process of its own: a second model, without dropout, must not count in the peak.
-local function first_step(start)
+-- trained: also the losses of two steps with dropout, the second after an update.
+local function first_step(start, trained)
   local side = start()
   local answer = side:ask "norm"
+  if trained then answer.first, answer.second = side:ask "steps 1".loss, side:ask "steps 1".loss end
   side:close()
   return answer
 end
@@ -74,9 +76,13 @@ end
 local function first_steps(bench, o, low)
   local refused = {}
   if #o.peers == 0 and not low then return refused end
-  local own = first_step(function() return sides.ours(bench, o, "work") end)
+  local own = first_step(function() return sides.ours(bench, o, "work") end, low)
   if low then
-    local again = first_step(function() return sides.ours(bench, o, "work", "low") end)
+    local again = first_step(function() return sides.ours(bench, o, "work", "low") end, true)
+    if again.first ~= own.first or again.second ~= own.second then
+      error(("bench: %s %s: training in little memory has other losses: %.9g, %.9g and %.9g, %.9g"):format(o.workload, o.dtype, own.first, own.second, again.first,
+        again.second), 0)
+    end
     if again.loss ~= own.loss or again.norm ~= own.norm then
       error(("bench: %s %s: recomputing changes the first step: loss %.9g and %.9g, norm %.9g and %.9g"):format(o.workload, o.dtype, own.loss, again.loss,
         own.norm, again.norm), 0)

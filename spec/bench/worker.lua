@@ -2,7 +2,7 @@
 -- side and speaks the same.
 --
 --   luajit spec/bench/worker.lua (work|infer) WORKLOAD (f32|bf16) (full|low) [FILE]
---     low: little memory, by recomputing; FILE: weights and inputs, made by peer.py (drawn here without it)
+--     low: little memory, by recomputing and by steps inside the backward; FILE: weights and inputs, made by peer.py (drawn here without it)
 --   norm      loss and norm of all gradients without dropout; changes nothing
 --   steps N   N steps, seconds of each
 --   about     sizes and types
@@ -55,14 +55,19 @@ local function loss_of()
   return unic.autocast(dtype, function() return side:loss() end)
 end
 
+-- Clipping by the norm of all gradients takes all gradients at once.
+local in_backward = memory == "low" and not side.clip
+
 local value
 local function step()
   local begin = clock()
   adamw:zero_grad()
   local loss = loss_of()
-  loss:backward()
-  if side.clip then optim.clip_grad_norm(params, side.clip) end
-  adamw:step()
+  if in_backward then loss:backward { step = adamw } else
+    loss:backward()
+    if side.clip then optim.clip_grad_norm(params, side.clip) end
+    adamw:step()
+  end
   value = loss:item()
   return clock() - begin
 end
@@ -130,7 +135,8 @@ function commands.about()
   end)
   local missing = 0
   for _, p in ipairs(params) do
-    if not p.grad then missing = missing + 1 end
+    -- Where gradients are used up one by one, what has no state had none.
+    if not (in_backward and adamw.state[p] or p.grad) then missing = missing + 1 end
   end
   return { parameters = count, state = state, types = keys(types), dropout = keys(rates), training = side.model.training, gradients_missing = missing }
 end

@@ -29,6 +29,7 @@ describe("adamw", function()
     case({ { 2, 3, 4, 5 } }, { weight_decay = 0, beta1 = 0, eps = 1e-3, note = "no decay, no first moment" }),
     case({ { 4, 5 } }, { grads = { ops.normal({ 4, 5 }, 1e-3) }, exp_avg = { ops.normal({ 4, 5 }, 1e-3) }, exp_avg_sq = { ops.uniform({ 4, 5 }, 0, 1e-6) },
       lr = 1, eps = 1e-2, note = "an eps larger than the roots" }),
+    case({ { 3, 4 } }, { counted = true, note = "a step that was counted before" }),
     case({}, { note = "no tensors" }),
   }, {
     gradient = false, dtypes = { "f32" },
@@ -61,6 +62,24 @@ describe("adamw", function()
       assert.equal(t, step:item())
       assert.equal(t, fstep:item())
     end
+  end)
+
+  it("counts a step once when its parameters come one by one, and not where it is left out", function()
+    local function state(n) return { unic.full({ n }, 1) }, { unic.full({ n }, 0.5) }, { unic.zeros(n) }, { unic.zeros(n) } end
+    local pa, ga, ma, va = state(3)
+    local pb, gb, mb, vb = state(5)
+    local step = unic.zeros {}
+    adamw({ pa[1], pb[1] }, { ga[1], gb[1] }, { ma[1], mb[1] }, { va[1], vb[1] }, 0.1, step)
+    local qa, _, na, wa = state(3)
+    local qb, _, nb, wb = state(5)
+    local count = unic.zeros {}
+    adamw(qa, ga, na, wa, 0.1, count, { scale = 0 / 0 })
+    adamw(qb, gb, nb, wb, 0.1, count, { scale = 0 / 0, counted = true })
+    assert.equal(0, count:item())
+    adamw(qb, gb, nb, wb, 0.1, count)
+    adamw(qa, ga, na, wa, 0.1, count, { counted = true })
+    assert.equal(1, count:item())
+    for _, pair in ipairs { { pa, qa }, { pb, qb }, { ma, na }, { vb, wb } } do assert.same_bits(pair[1][1], pair[2][1]) end
   end)
 
   it("moves each weight by about lr at the first step, whatever the gradient's size", function()
