@@ -293,7 +293,7 @@ describe("bench: a comparison", function()
     assert.equal(3400 - 1000 - 1200, row.memory.low)
     assert.equal(peer.memory, row.memory.leanest)
     close(row.memory.low_speed, 2 / 2.2)
-    assert.equal(430, row.memory.bound)
+    assert.equal(420, row.memory.bound)
     local timed = table.concat(bench.asked, "; ")
     local turn = "full steps 1; theirs steps 1; "
     assert.is_truthy(timed:find("theirs steps 2; theirs mark; theirs steps 3; " .. turn:rep(5) .. "full peak; theirs peak; " .. turn:rep(2), 1, true), timed)

@@ -418,9 +418,9 @@ int unic_pipeline_live(void) {
   return n;
 }
 
-static struct timespec from_now(double seconds, clockid_t clock) {
+static struct timespec from_now(double seconds) {
   struct timespec t;
-  clock_gettime(clock, &t);
+  clock_gettime(CLOCK_MONOTONIC, &t);
   t.tv_sec += (time_t)seconds;
   t.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
   if (t.tv_nsec >= 1000000000) {
@@ -430,13 +430,13 @@ static struct timespec from_now(double seconds, clockid_t clock) {
   return t;
 }
 
-/* Wait for all workers, together no longer than that. */
+/* Wait for all workers, together no longer than that: by a clock that nobody sets, or a step of the system's time would leave threads behind. */
 static bool join_all(unic_pipeline *p, double seconds) {
-  const struct timespec until = from_now(seconds, CLOCK_REALTIME);
+  const struct timespec until = from_now(seconds);
   bool all = true;
   for (int i = 0; i < p->how.workers; i++) {
     worker *w = &p->workers[i];
-    if (w->started && !w->joined) w->joined = pthread_timedjoin_np(w->thread, NULL, &until) == 0;
+    if (w->started && !w->joined) w->joined = pthread_clockjoin_np(w->thread, NULL, CLOCK_MONOTONIC, &until) == 0;
     all &= !w->started || w->joined;
   }
   return all;
@@ -627,7 +627,7 @@ static unic_status await_slot(unic_pipeline *p) {
       status = unic_fail_interrupted();
       break;
     }
-    const struct timespec soon = from_now(0.05, CLOCK_MONOTONIC);   /* to look for Ctrl-C */
+    const struct timespec soon = from_now(0.05);   /* to look for Ctrl-C */
     pthread_cond_timedwait(&p->done, &p->lock, &soon);
   }
   pthread_mutex_unlock(&p->lock);

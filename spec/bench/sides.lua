@@ -186,7 +186,8 @@ function sides.compare(bench, o)
   local work = own:ask "work"
   for dtype, rate in pairs(work.best) do bench:reached(dtype, rate, o.threads) end
   row.work = { flops = work.flops, bytes = work.bytes }
-  if o.memory then row.memory.bound = work.kept + work.gradients + work.inputs end
+  -- What is kept goes as the gradients come: first all of the one is there, at last all of the other.
+  if o.memory then row.memory.bound = math.max(work.kept, work.gradients) + work.inputs end
   own:close()
   -- Memory has fast and slow hours: probed on both sides of the steps, the better counts.
   bench:peaks(o.threads, true)
