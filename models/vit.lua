@@ -52,10 +52,14 @@ end
 
 local PatchEmbed = nn.class "PatchEmbed"
 function PatchEmbed:init(channels, width, patch) self.proj = nn.Conv2d(channels, width, patch, { stride = patch }) end
+-- Patches do not overlap, so the convolution is a product: rows of pixels with filters. (As a convolution the weight gradient of 32 x 32 patches took 160 MiB
+-- of scratch at the moment when all gradients are there.)
 function PatchEmbed:forward(x)
-  local y = self.proj(x)                                             -- [N,W,H/P,W/P], channels innermost in memory
-  local n, w = y:size(1), y:size(2)
-  return ops.reshape(ops.permute(y, { 1, 3, 4, 2 }), { n, -1, w })   -- [N,tokens,W] without copying
+  local weight = self.proj.weight
+  local n, c, height, width, p = x:size(1), x:size(2), x:size(3), x:size(4), weight:size(3)
+  local rows, columns = height / p, width / p
+  local patches = ops.contiguous(ops.permute(ops.reshape(x, { n, c, rows, p, columns, p }), { 1, 3, 5, 2, 4, 6 }))
+  return ops.linear(ops.reshape(patches, { n, rows * columns, c * p * p }), ops.reshape(weight, { weight:size(1), -1 }), self.proj.bias)   -- [N,tokens,W]
 end
 
 -- Rows and columns of patches.

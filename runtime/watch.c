@@ -88,7 +88,8 @@ void unic_profile_abstract(const unic_kernel *k) {
 }
 
 void unic_profile_saved(const unic_tensor *t) {
-  if (count == 0 || (t->requires_grad && !t->node) || t->storage->profile == profile) return;
+  /* Parameters are there anyway, and what looks at them. */
+  if (count == 0 || t->storage->lasting || (t->requires_grad && !t->node) || t->storage->profile == profile) return;
   t->storage->profile = profile;
   events[count - 1].saved += (double)t->storage->bytes;
 }

@@ -21,7 +21,7 @@ local function exchange(modules)
       local t = rawget(m, key)
       if is_tensor(t) and t.device ~= "meta" then
         if not twins[t] then
-          twins[t] = make.empty(t.shape, { dtype = t.dtype, device = "meta" })
+          twins[t] = make.empty(t.shape, { dtype = t.dtype, device = "meta" }):set_keep(true)
           if t.requires_grad then twins[t].requires_grad = true end
         end
         was[#was + 1] = { m, key, t }
