@@ -1,4 +1,5 @@
-/* The door to tensors: handles, their life (collector, scopes, free), construction, single elements, devices. Gradients: lua_tape.c. */
+/* The door to tensors: handles, their life (collector, scopes, free), construction, single elements, devices. Gradients: lua_tape.c.
+ * A little over 500 lines: every method reaches into handles and scopes, which stand nowhere else. */
 #include "lua_unic.h"
 #include "recompute.h"
 
