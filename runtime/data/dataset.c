@@ -1,4 +1,4 @@
-/* Columns, splits, faults, hashes, and the cache of pictures. A little over 500 lines: all of them read one structure under its locks. */
+/* Columns, splits, faults, hashes, and the cache of pictures. A little over 500 lines: all of them work on one structure. */
 #define _GNU_SOURCE
 #include "dataset.h"
 
