@@ -5,10 +5,13 @@
 -- @module unic.models.resnet
 local arguments = require "unic.arguments"
 local nn = require "unic.nn"
+local module = require "unic.nn.module"
 local core = require "unic.core"
 local ops = core.ops.call
 
 local resnet = {}
+
+local pass, only_lent = module.pass, module.only_lent
 
 local SIZE = { "integer", least = 1 }
 
@@ -25,6 +28,19 @@ local function shortcut(from, to, stride)
   return nn.Sequential(conv(from, to, 1, stride), nn.BatchNorm2d(to))
 end
 
+-- What is added to a block's output, and whether it is the block's own.
+local function branch_of(block, x)
+  if block.downsample then return pass(block.downsample, x, false) end
+  return x, false
+end
+
+-- The end of a block: norm, sum and ReLU in one pass.
+local function join(norm, h, own, branch, ours)
+  local y, lent = pass(norm, h, own, { residual = branch, relu = true })
+  if lent and ours then branch:free() end
+  return y
+end
+
 --- Two 3x3 convolutions and a shortcut (ResNet-18, -34).
 resnet.BasicBlock = nn.class "BasicBlock"
 resnet.BasicBlock.expansion = 1
@@ -35,10 +51,15 @@ function resnet.BasicBlock:init(from, width, stride)
   if branch then self.downsample = branch end
 end
 function resnet.BasicBlock:forward(x)
-  local identity = self.downsample and self.downsample(x) or x
-  local h = self.bn1(self.conv1(x), { relu = true })
-  return self.bn2(self.conv2(h), { residual = identity, relu = true })   -- norm, sum and ReLU in one pass
+  local branch, ours = branch_of(self, x)
+  local h, own = pass(self.conv1, x, false)
+  h, own = pass(self.bn1, h, own, { relu = true })
+  h, own = pass(self.conv2, h, own)
+  return join(self.bn2, h, own, branch, ours)
 end
+module.lends(resnet.BasicBlock, function(self)
+  return only_lent(self.conv1) and only_lent(self.bn1) and only_lent(self.conv2) and only_lent(self.bn2) and (not self.downsample or only_lent(self.downsample))
+end)
 
 --- 1x1, 3x3 (which carries the stride), 1x1 and a shortcut (ResNet-50 and deeper).
 resnet.Bottleneck = nn.class "Bottleneck"
@@ -52,11 +73,18 @@ function resnet.Bottleneck:init(from, width, stride)
   if branch then self.downsample = branch end
 end
 function resnet.Bottleneck:forward(x)
-  local identity = self.downsample and self.downsample(x) or x
-  local h = self.bn1(self.conv1(x), { relu = true })
-  h = self.bn2(self.conv2(h), { relu = true })
-  return self.bn3(self.conv3(h), { residual = identity, relu = true })
+  local branch, ours = branch_of(self, x)
+  local h, own = pass(self.conv1, x, false)
+  h, own = pass(self.bn1, h, own, { relu = true })
+  h, own = pass(self.conv2, h, own)
+  h, own = pass(self.bn2, h, own, { relu = true })
+  h, own = pass(self.conv3, h, own)
+  return join(self.bn3, h, own, branch, ours)
 end
+module.lends(resnet.Bottleneck, function(self)
+  return only_lent(self.conv1) and only_lent(self.bn1) and only_lent(self.conv2) and only_lent(self.bn2) and only_lent(self.conv3) and only_lent(self.bn3)
+    and (not self.downsample or only_lent(self.downsample))
+end)
 
 resnet.Resnet = nn.class "Resnet"
 
@@ -89,7 +117,8 @@ end
 -- @param x [N,C,H,W]
 -- @return a list of [N,C_s,H_s,W_s]; then the stem's [N,width,H/2,W/2], after its norm and ReLU and before the max-pool
 function resnet.Resnet:maps(x)
-  local stem = self.bn1(self.conv1(x), { relu = true })
+  local stem, own = pass(self.conv1, x, false)
+  stem = pass(self.bn1, stem, own, { relu = true })
   local h = self.maxpool and self.maxpool(stem) or stem
   local maps = {}
   for s = 1, self.stages do
@@ -123,9 +152,10 @@ end
 --- @param x [N,C,H,W]
 -- @return [N,features], or [N,classes] with a classifier; then the last feature map
 function resnet.Resnet:forward(x)
-  local map = self.bn1(self.conv1(x), { relu = true })   -- not by `maps`: only the last map is to be held
-  if self.maxpool then map = self.maxpool(map) end
-  for s = 1, self.stages do map = self["layer" .. s](map) end
+  local map, own = pass(self.conv1, x, false)   -- not by `maps`: only the last map is to be held
+  map, own = pass(self.bn1, map, own, { relu = true })
+  if self.maxpool then map, own = pass(self.maxpool, map, own) end
+  for s = 1, self.stages do map, own = pass(self["layer" .. s], map, own) end
   local pooled = ops.global_avg_pool2d(map)
   if self.fc then pooled = self.fc(pooled) end
   return pooled, map

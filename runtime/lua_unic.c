@@ -149,7 +149,9 @@ static double seconds(void) {
 }
 
 static bool collecting;
-static double collect_last, collect_cost, collect_share = 1;   /* share: how far the threshold is stretched to stay under 2 % of the time */
+/* share: how far the threshold is stretched to stay under 2 % of the time, and while collections give back less than a quarter of what called for them:
+ * large values that are still at work, or that the tape holds. */
+static double collect_last, collect_cost, collect_share = 1;
 static int64_t collections;
 
 /* One cycle of a collector that rests between two: what LUA_GCCOLLECT does after it has swept everything once for nothing. It rests as long as the
@@ -181,8 +183,9 @@ static void collect(unic_device *device, bool must) {
   collect_cost = end - begin;
   if (!must && collect_last > 0) {
     double share = collect_cost / (end - collect_last);
-    if (share > 0.02 && collect_share < 2) collect_share *= 1.5;   /* 72 MB at most while little is alive */
-    else if (share < 0.01 && collect_share > 1) collect_share = collect_share / 1.5 < 1 ? 1 : collect_share / 1.5;
+    const bool vain = stats.active - unic_memory_read(device->memory).active < debt / 4;
+    if ((share > 0.02 || vain) && collect_share < 2) collect_share *= 1.5;   /* 72 MB at most while little is alive */
+    else if (share < 0.01 && !vain && collect_share > 1) collect_share = collect_share / 1.5 < 1 ? 1 : collect_share / 1.5;
   }
   collect_last = end;
   collections++;

@@ -111,3 +111,71 @@ describe("layers", function()
     assert.same_bits(x * 2, h)
   end)
 end)
+
+describe("temporaries of modules", function()
+  -- Bytes that live after model(x), the result's own not counted. No collection gets in between.
+  local function left(model, x)
+    return unic.no_grad(function()
+      collectgarbage() collectgarbage()
+      collectgarbage "stop"
+      local before = unic.memory().active
+      local y = model(x)
+      local now = unic.memory().active
+      collectgarbage "restart"
+      return now - before - 4 * y:numel()
+    end)
+  end
+  local x = unic.randn(64, 32)
+  local size = 4 * 64 * 32
+
+  it("go as soon as the next is made", function()
+    local net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Sequential(nn.Dropout(0.5), nn.LayerNorm(32)), nn.Flatten(), nn.Linear(32, 32))
+    assert.equal(0, left(net, x))
+    assert.equal(64, x:size(1))
+  end)
+  it("stay with whoever may have them", function()
+    local kept = {}
+    local first, norm = nn.Linear(32, 32), nn.LayerNorm(32)
+    local Mine = nn.class("Mine", nn.Linear)
+    function Mine:forward(input)
+      kept[#kept + 1] = input
+      return nn.Linear.forward(self, input)
+    end
+    local function function_of(input)
+      kept[#kept + 1] = input
+      return input
+    end
+    local net = nn.Sequential(first, Mine(32, 32), nn.Identity(), norm, function_of, nn.Linear(32, 32), nn.Sequential(), nn.Linear(32, 32))
+    local once
+    once = norm:hook(function(_, inputs, y)
+      kept[#kept + 1], kept[#kept + 2] = inputs[1], y
+      once()
+    end)
+    net(x)
+    assert.equal(4, #kept)
+    for _, t in ipairs(kept) do assert.equal(32, t:size(2)) end
+    local eval = nn.Sequential(nn.Dropout(0.5), nn.Linear(32, 32)):eval()
+    eval(x)
+    assert.equal(64, x:size(1))
+  end)
+  it("stay where a member of a member is looked at", function()
+    local inner = nn.Linear(32, 32)
+    local net, kept = nn.Sequential(nn.ReLU(), nn.Sequential(inner, nn.ReLU()), nn.ReLU())
+    inner:hook(function(_, inputs) kept = inputs[1] end)
+    net(x)
+    assert.equal(64, kept:size(1))
+    assert.equal(size, left(nn.Sequential(nn.ReLU(), function(y) return y * 1 end), x))
+  end)
+  it("are not missed on the way back", function()
+    local grads = {}
+    for i = 1, 2 do
+      unic.manual_seed(3)
+      local net = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 32), nn.Dropout(0.3), nn.Linear(32, 4))
+      if i == 2 then net:apply(function(m) m:hook(function() end) end) end   -- nothing goes early
+      net(x):sum():backward()
+      for n, p in ipairs(net:parameters()) do
+        if i == 1 then grads[n] = p.grad else assert.same_bits(grads[n], p.grad) end
+      end
+    end
+  end)
+end)

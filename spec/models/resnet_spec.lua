@@ -86,4 +86,34 @@ describe("resnet", function()
     for name, grad in pairs(grads[1]) do assert.same_bits(grad, grads[2][name]) end
     assert.same_bits(statistics[1], statistics[2])
   end)
+
+  it("lets go of its temporaries, unless somebody looks", function()
+    for _, make in ipairs { resnet.resnet18, resnet.resnet50 } do
+      local grads, most, kept = {}, {}, {}
+      for i = 1, 2 do
+        unic.manual_seed(10)
+        local model = make { width = 8, classes = 3 }
+        local picture = unic.randn(2, 3, 64, 64)
+        if i == 2 then
+          model:apply(function(m)
+            m:hook(function(_, inputs, y) kept[#kept + 1], kept[#kept + 2] = inputs[1], y end)
+          end)
+        end
+        unic.no_grad(function() model(picture) end)   -- forms of the weights are there from here on
+        collectgarbage() collectgarbage()
+        collectgarbage "stop"
+        local before = unic.memory().active
+        local y, map = unic.no_grad(function() return model(picture) end)
+        most[i] = unic.memory().active - before - 4 * (y:numel() + map:numel())
+        collectgarbage "restart"
+        model(picture):sum():backward()
+        for n, p in ipairs(model:parameters()) do
+          if i == 1 then grads[n] = p.grad else assert.same_bits(grads[n], p.grad) end
+        end
+      end
+      assert.is_true(most[1] < 4096, ("%d bytes are left"):format(most[1]))   -- the pooled features
+      assert.is_true(most[2] > 100 * 4096)
+      for _, t in ipairs(kept) do assert.is_true(t:numel() > 0) end
+    end
+  end)
 end)

@@ -139,5 +139,22 @@ describe("memory", function()
         for _ = 1, 4 do z = z:mul(scale) end   -- every z is saved
       end) < 640)
     end)
+    it("is not looked for again and again while large values are at work", function()
+      -- In a process of its own: the heap of the tests takes so long to go over that time alone makes collections rarer.
+      local shell = require("spec.support.check").shell
+      local looked = shell([[luajit -e '
+        local unic = require "unic"
+        local big = unic.ones(60 * 2 ^ 18)
+        local at = big + 1
+        local before = unic.memory().collections
+        for _ = 1, 8 do
+          local following = at + 1   -- 60 MB in a handle, each time, and none of it garbage
+          for _ = 1, 8 do following:mul_(1) end
+          at:free()
+          at = following
+        end
+        print(unic.memory().collections - before)']])
+      assert.is_true(assert(tonumber(looked), looked) <= 4, looked .. " collections")
+    end)
   end)
 end)

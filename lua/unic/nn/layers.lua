@@ -213,6 +213,7 @@ function layers.Identity:forward(x) return x end
 for name, op in pairs { ReLU = "relu", GELU = "gelu", Tanh = "tanh", Sigmoid = "sigmoid", SiLU = "silu", Softplus = "softplus" } do
   layers[name] = module.class(name)
   layers[name].forward = function(_, x) return ops[op](x) end
+  module.lends(layers[name])
 end
 
 -- ---------------------------------------------------------------- containers
@@ -223,9 +224,14 @@ function layers.Sequential:init(...)
   for i = 1, select("#", ...) do self[i] = check("nn.Sequential", i, (select(i, ...)), MODULE) end
 end
 function layers.Sequential:forward(x)
-  for i = 1, #self do x = self[i](x) end
+  local own = false
+  for i = 1, #self do x, own = module.pass(self[i], x, own) end
   return x
 end
+module.lends(layers.Sequential, function(self)
+  for i = 1, #self do if not module.only_lent(self[i]) then return false end end
+  return #self > 0   -- an empty one returns what it is given
+end)
 --- Put one more module at the end.
 function layers.Sequential:append(m)
   self[#self + 1] = check("nn.Sequential.append", "module", m, MODULE)
@@ -273,5 +279,13 @@ function layers.MultiheadAttention:forward(x, options)
   return self.proj(ops.reshape(y, { b, s, self.width }))
 end
 function layers.MultiheadAttention:extra() return ("%d, %d heads"):format(self.width, self.heads) end
+
+-- ---------------------------------------------------------------- whose the outputs are
+
+for _, class in ipairs { layers.Linear, layers.Conv2d, BatchNorm, layers.LayerNorm, layers.Embedding, layers.MaxPool2d, layers.AvgPool2d,
+  layers.GlobalAvgPool2d, layers.Flatten } do module.lends(class) end
+for _, name in ipairs { "Dropout", "DropPath" } do   -- otherwise x itself comes back
+  module.lends(layers[name], function(self) return self.training and self.p > 0 end)
+end
 
 return layers

@@ -142,6 +142,40 @@ function module.Parameter(t)
   return t:set_keep(true)
 end
 
+-- ---------------------------------------------------------------- temporaries
+
+-- Forwards that return a new tensor and keep nothing of what they are given: true, or a function of the module that says so of this one.
+local lends = setmetatable({}, { __mode = "k" })
+
+--- Say of a class of the library that its forward returns a new tensor and leaves neither that nor what it is given with anybody else.
+-- @param class whose forward it is; a class that inherits this very forward says the same, one with a forward of its own says nothing
+-- @param when a function of a module that says whether it is so now (nil: always)
+function module.lends(class, when) lends[class.forward] = when or true end
+
+--- Is a module's output the caller's alone, and its input no more than it was?
+-- @param m a module or a function
+-- @return true or false; false of a module with hooks, of one with a forward of its own, and of everything that is not the library's
+function module.only_lent(m)
+  if not is_module(m) or m._hooks then return false end
+  local answer = lends[m.forward]
+  if type(answer) == "function" then return answer(m) end
+  return answer == true
+end
+
+--- Run a module on a temporary: m(x, ...), and then x is let go if nobody else can have it. A temporary whose handle waits for a collection holds memory,
+-- and so much of it that it brings the collection about.
+-- @param m a module or a function
+-- @param x its first argument
+-- @param own whether the caller alone has x and is done with it
+-- @param ... further arguments
+-- @return y, and whether the caller alone has that
+function module.pass(m, x, own, ...)
+  local lent = module.only_lent(m)   -- before it runs: a hook may take itself away
+  local y = m(x, ...)
+  if lent and own then x:free() end
+  return y, lent
+end
+
 -- What a class without a forward of its own says when it is called.
 function Module:forward() arguments.fail(self._name, "it has no forward, so it cannot be called") end
 
