@@ -132,8 +132,7 @@ static const unic_op op_adamw = {
          "counted                             `step` has this step in it: other parameters have taken it before these",
   .layouts = "params:any grads:any exp_avg:any exp_avg_sq:any",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .reference = reference},
+  .cpu = {.forward = forward, .reference = reference, .plan = plan},
   .flags = UNIC_OP_NO_GRAD | UNIC_OP_INPLACE,
 };
 

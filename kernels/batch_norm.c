@@ -121,7 +121,7 @@ static unic_status batch_norm_shape(unic_call *c) {
   if (!(c->arg[EPS].number >= 0)) return unic_fail_arg(c, EPS, "%g was given, expected at least 0", c->arg[EPS].number);
   if (!(c->arg[MOMENTUM].number >= 0 && c->arg[MOMENTUM].number <= 1)) return unic_fail_arg(c, MOMENTUM, "%g was given, expected 0 to 1", c->arg[MOMENTUM].number);
 
-  int block = x->block ? x->block : c->type == UNIC_F32 && x->ndim == 4 ? unic_channels_block(channels, pixels) : 0;
+  int block = x->block ? x->block : c->type == UNIC_F32 && x->ndim == 4 && c->device->api->blocked ? unic_channels_block(channels, pixels) : 0;
   unic_dtype wide = unic_dtype_wide(c->type);
   unic_out(c, Y, c->type, x->ndim, x->shape);
   if (x->ndim == 4) c->out[Y].layout = block ? UNIC_BLOCKED : UNIC_CHANNELS_LAST;
@@ -481,8 +481,7 @@ static const unic_op op_batch_norm = {
   .again = "residual",
   .layouts = "x:channels_last|blocked residual:channels_last|blocked",
   .shape = batch_norm_shape,
-  .plan = batch_norm_plan,
-  .cpu = {batch_norm_forward, batch_norm_backward, batch_norm_reference, batch_norm_reference_backward, batch_norm_remake, batch_norm_reference_remake},
+  .cpu = {batch_norm_forward, batch_norm_backward, batch_norm_reference, batch_norm_reference_backward, batch_norm_remake, batch_norm_reference_remake, .plan = batch_norm_plan},
   .flags = UNIC_OP_METHOD,
   .addends = 2,
 };

@@ -202,8 +202,7 @@ static const unic_op op_bce_with_logits = {
   .saves = "x target pos_weight",
   .grads = "x",
   .shape = bce_shape,
-  .plan = bce_plan,
-  .cpu = {bce_forward, bce_backward, bce_reference, bce_reference_backward},
+  .cpu = {bce_forward, bce_backward, bce_reference, bce_reference_backward, .plan = bce_plan},
   .flags = UNIC_OP_METHOD,
   .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
 };

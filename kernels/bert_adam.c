@@ -165,8 +165,7 @@ static const unic_op op_bert_adam = {
          "max_norm                            each tensor's gradient is clipped to this L2 norm; 0: not at all",
   .layouts = "params:any grads:any exp_avg:any exp_avg_sq:any",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .reference = reference},
+  .cpu = {.forward = forward, .reference = reference, .plan = plan},
   .flags = UNIC_OP_NO_GRAD | UNIC_OP_INPLACE,
 };
 

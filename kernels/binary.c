@@ -429,8 +429,8 @@ static unic_status no_integers(const unic_kernel *k) {
   static const unic_op op_##op = { \
     .name = #op, .signature = "a: operand, b: operand -> y", \
     .doc = "Element by element, with broadcasting: " doc_ ".\n  a, b  tensors of one dtype, or a tensor and a number", \
-    .saves = saves_, .grads = "a b", .layouts = "a:dense b:dense", .shape = shape, .plan = plan, \
-    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward}, .flags = UNIC_OP_METHOD | UNIC_OP_PLAN_BACKWARD | ((ints) ? UNIC_OP_INTS : 0)}; \
+    .saves = saves_, .grads = "a b", .layouts = "a:dense b:dense", .shape = shape, \
+    .cpu = {op##_forward, op##_backward, op##_reference, op##_reference_backward, .plan = plan}, .flags = UNIC_OP_METHOD | UNIC_OP_PLAN_BACKWARD | ((ints) ? UNIC_OP_INTS : 0)}; \
   static const unic_op op_##op##_ = { \
     .name = #op "_", .signature = "a!: tensor, b: operand" MORE_##op, \
     .doc = "a becomes, element by element and in place: " doc_ ".\n  b  a tensor of a's dtype that broadcasts to a's shape, or a number" MORE_DOC_##op, \

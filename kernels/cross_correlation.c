@@ -370,8 +370,7 @@ static const unic_op op_cross_correlation = {
   .saves = "a b",
   .grads = "a b",
   .shape = cross_correlation_shape,
-  .plan = cross_correlation_plan,
-  .cpu = {cross_correlation_forward, cross_correlation_backward, cross_correlation_reference, cross_correlation_reference_backward},
+  .cpu = {cross_correlation_forward, cross_correlation_backward, cross_correlation_reference, cross_correlation_reference_backward, .plan = cross_correlation_plan},
   .flags = UNIC_OP_SAME_THREADS,
   .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
   .flops = cross_correlation_flops,

@@ -266,8 +266,7 @@ static const unic_op op_cross_entropy = {
   .saves = "x target weight lse total",
   .grads = "x",
   .shape = cross_entropy_shape,
-  .plan = cross_entropy_plan,
-  .cpu = {cross_entropy_forward, cross_entropy_backward, cross_entropy_reference, cross_entropy_reference_backward},
+  .cpu = {cross_entropy_forward, cross_entropy_backward, cross_entropy_reference, cross_entropy_reference_backward, .plan = cross_entropy_plan},
   .flags = UNIC_OP_METHOD,
   .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
 };

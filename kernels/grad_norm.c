@@ -85,8 +85,7 @@ static const unic_op op_grad_norm = {
          "tensors  any shapes and floating dtypes; 0 for an empty list",
   .layouts = "tensors:any",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .reference = reference},
+  .cpu = {.forward = forward, .reference = reference, .plan = plan},
   .flags = UNIC_OP_NO_GRAD,
 };
 

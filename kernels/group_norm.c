@@ -492,8 +492,7 @@ static const unic_op op_group_norm = {
   .grads = "x weight:wide bias:wide",
   .layouts = "x:contiguous|channels_last|blocked",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .backward = backward, .reference = reference, .reference_backward = reference_backward},
+  .cpu = {.forward = forward, .backward = backward, .reference = reference, .reference_backward = reference_backward, .plan = plan},
   .flags = UNIC_OP_METHOD,
 };
 

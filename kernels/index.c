@@ -310,7 +310,7 @@ static const unic_op op_index_select = {
   .doc = "The places of a dimension that a list of positions names, in its order.\n"
          "dim  the dimension, counted from 1 or from the end\n"
          "ids  positions, counted from 0; they may repeat",
-  .saves = "ids", .grads = "x", .layouts = "x:any ids:any", .shape = index_shape, .plan = plan, .cpu = {.forward = take_forward, .backward = take_backward},
+  .saves = "ids", .grads = "x", .layouts = "x:any ids:any", .shape = index_shape, .cpu = {.forward = take_forward, .backward = take_backward, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
 
 static const unic_op op_gather = {
@@ -319,7 +319,7 @@ static const unic_op op_gather = {
   .doc = "One element of x per position: y[i][j] = x[i][ids[i][j]] along the last of two dimensions, and so on.\n"
          "dim  the dimension that the positions count\n"
          "ids  positions, counted from 0; as many dimensions as x, the others no larger than x's",
-  .saves = "ids", .grads = "x", .layouts = "x:any ids:any", .shape = gather_shape, .plan = plan, .cpu = {.forward = take_forward, .backward = take_backward},
+  .saves = "ids", .grads = "x", .layouts = "x:any ids:any", .shape = gather_shape, .cpu = {.forward = take_forward, .backward = take_backward, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
 
 static const unic_op op_scatter_add = {
@@ -329,7 +329,7 @@ static const unic_op op_scatter_add = {
          "dim  the dimension that the positions count\n"
          "ids  positions, counted from 0\n"
          "src  what is added, of the shape of ids",
-  .saves = "ids", .grads = "x src", .layouts = "x:any ids:any src:any", .shape = scatter_shape, .plan = plan, .cpu = {.forward = scatter_forward, .backward = scatter_backward},
+  .saves = "ids", .grads = "x src", .layouts = "x:any ids:any src:any", .shape = scatter_shape, .cpu = {.forward = scatter_forward, .backward = scatter_backward, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
 
 UNIC_OPS(index, &op_index_select, &op_gather, &op_scatter_add);

@@ -375,8 +375,7 @@ static const unic_op op_info_nce = {
   .saves = "a b scale lse",
   .grads = "a b scale",
   .shape = info_nce_shape,
-  .plan = info_nce_plan,
-  .cpu = {info_nce_forward, info_nce_backward, info_nce_reference, info_nce_reference_backward},
+  .cpu = {info_nce_forward, info_nce_backward, info_nce_reference, info_nce_reference_backward, .plan = info_nce_plan},
   .flags = UNIC_OP_SAME_THREADS,
   .autocast = UNIC_CAST_NONE,   /* computes in f32 whatever the storage: a copy in f32 would bring nothing */
   .flops = info_nce_flops,

@@ -170,8 +170,7 @@ static const unic_op op_lars = {
          "skip_decay, skip_adapt  tensors of at most one dimension: no weight decay, no scaling by norms",
   .layouts = "params:any grads:any buffers:any",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .reference = reference},
+  .cpu = {.forward = forward, .reference = reference, .plan = plan},
   .flags = UNIC_OP_NO_GRAD | UNIC_OP_INPLACE,
 };
 

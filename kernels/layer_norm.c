@@ -512,8 +512,7 @@ static const unic_op op_layer_norm = {
   .remakes = remakes,
   .again = "bias",
   .shape = shape,
-  .plan = plan,
-  .cpu = {forward, backward, reference, reference_backward, remake, reference_remake},
+  .cpu = {forward, backward, reference, reference_backward, remake, reference_remake, .plan = plan},
   .flags = UNIC_OP_METHOD,
 };
 
@@ -532,8 +531,7 @@ static const unic_op op_add_layer_norm = {
   .remakes = remakes,
   .again = "bias",
   .shape = add_shape,
-  .plan = add_plan,
-  .cpu = {add_forward, add_backward, add_reference, add_reference_backward, add_remake, add_reference_remake},
+  .cpu = {add_forward, add_backward, add_reference, add_reference_backward, add_remake, add_reference_remake, .plan = add_plan},
   .flags = UNIC_OP_METHOD,
 };
 

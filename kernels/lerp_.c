@@ -73,8 +73,7 @@ static const unic_op op_lerp = {
          "weight      the part of the way, 0 to 1",
   .layouts = "into:any from:any",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .reference = reference},
+  .cpu = {.forward = forward, .reference = reference, .plan = plan},
   .flags = UNIC_OP_NO_GRAD | UNIC_OP_INPLACE,
 };
 

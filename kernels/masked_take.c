@@ -118,8 +118,7 @@ static const unic_op op_masked_take = {
   .saves = "mask",
   .grads = "x",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = run, .backward = run},
+  .cpu = {.forward = run, .backward = run, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS,
 };
 

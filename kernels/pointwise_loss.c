@@ -294,8 +294,8 @@ static unic_status reference_backward(const unic_kernel *k) {
 #define LOSS_OP(op, attributes_, doc_, grads_) \
   static const unic_op op_##op = { \
     .name = #op, .signature = "x: tensor, target: tensor" attributes_ " -> loss", .doc = doc_ REDUCTION_DOC, \
-    .saves = "x target", .grads = grads_, .layouts = "x:dense target:dense", .shape = shape, .plan = plan, \
-    .cpu = {forward, backward, reference, reference_backward}, .flags = UNIC_OP_METHOD, .autocast = UNIC_CAST_NONE};
+    .saves = "x target", .grads = grads_, .layouts = "x:dense target:dense", .shape = shape, \
+    .cpu = {forward, backward, reference, reference_backward, .plan = plan}, .flags = UNIC_OP_METHOD, .autocast = UNIC_CAST_NONE};
 LOSS_OP(mse, ", reduction: choice(mean|sum|none) = mean", "The squared difference of x and target, (x - target)^2.\nx, target   tensors of one shape", "x target")
 LOSS_OP(smooth_l1, ", reduction: choice(mean|sum|none) = mean, beta: number = 1",
         "The absolute difference of x and target, rounded to a parabola where it is below beta.\nx, target   tensors of one shape\n"

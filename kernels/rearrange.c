@@ -6,22 +6,9 @@
  *   repeat_  y = x laid side by side times[d] times along each dimension; dx = the sum over the copies
  * Any dtype, any strides of x; y is row-major. Saved: nothing. Moves (and fixed sums): any number of threads gives the same bits. */
 #include "move.h"
-
-enum { X };
-enum { PAD_AMOUNTS = 1, PAD_VALUE };
-enum { FLIP_DIMS = 1 };
-enum { ROLL_SHIFTS = 1, ROLL_DIMS };
-enum { REPEAT_TIMES = 1 };
+#include "rearrange.h"
 
 /* ---------------------------------------------------------------- pad */
-
-/* Elements in front of and behind dimension d: pairs count from the last dimension. */
-static void pad_of(const unic_value *v, int ndim, int d, int64_t *before, int64_t *after) {
-  int pair = ndim - 1 - d;
-  bool given = 2 * pair + 1 < v->integer;
-  *before = given ? v->ints[2 * pair] : 0;
-  *after = given ? v->ints[2 * pair + 1] : 0;
-}
 
 static unic_status pad_shape(unic_call *c) {
   const unic_tensor *x = c->in[X];
@@ -31,7 +18,7 @@ static unic_status pad_shape(unic_call *c) {
   int64_t shape[UNIC_MAX_RANK];
   for (int d = 0; d < x->ndim; d++) {
     int64_t before, after;
-    pad_of(v, x->ndim, d, &before, &after);
+    unic_pad_of(v, x->ndim, d, &before, &after);
     if (before < 0 || after < 0) return unic_fail_arg(c, PAD_AMOUNTS, "%lld was given, expected 0 or more; narrow cuts elements off", (long long)(before < 0 ? before : after));
     shape[d] = x->shape[d] + before + after;
   }
@@ -39,25 +26,15 @@ static unic_status pad_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-static unic_view pad_window(const unic_kernel *k, const unic_view *y) {
-  unic_view w = *y;
-  for (int d = 0; d < y->ndim; d++) {
-    int64_t before, after;
-    pad_of(&k->arg[PAD_AMOUNTS], y->ndim, d, &before, &after);
-    w = unic_view_narrow(&w, d, before, k->in[X].shape[d]);
-  }
-  return w;
-}
-
 static unic_status pad_forward(const unic_kernel *k) {
-  unic_view window = pad_window(k, &k->out[0]);
+  unic_view window = unic_pad_window(k, &k->out[0]);
   unic_move_fill(&k->out[0], k->arg[PAD_VALUE].number);
   unic_move(&window, &k->in[X]);
   return UNIC_OK;
 }
 
 static unic_status pad_backward(const unic_kernel *k) {
-  unic_view window = pad_window(k, &k->dout[0]);
+  unic_view window = unic_pad_window(k, &k->dout[0]);
   unic_move_gradient(&k->din[X], &window, k->accumulate[X]);
   return UNIC_OK;
 }
@@ -79,25 +56,14 @@ static unic_status flip_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-/* The view from the other end of the flipped dimensions. */
-static unic_view flipped(const unic_kernel *k, const unic_view *v) {
-  unic_view w = *v;
-  for (int64_t i = 0; i < k->arg[FLIP_DIMS].integer && w.numel; i++) {
-    int d = unic_dim_of(k->arg[FLIP_DIMS].ints[i], v->ndim);
-    w.data = unic_view_at(&w, (w.shape[d] - 1) * w.stride[d]);
-    w.stride[d] = -w.stride[d];
-  }
-  return w;
-}
-
 static unic_status flip_forward(const unic_kernel *k) {
-  unic_view from = flipped(k, &k->in[X]);
+  unic_view from = unic_flipped(k, &k->in[X]);
   unic_move(&k->out[0], &from);
   return UNIC_OK;
 }
 
 static unic_status flip_backward(const unic_kernel *k) {
-  unic_view from = flipped(k, &k->dout[0]);
+  unic_view from = unic_flipped(k, &k->dout[0]);
   unic_move_gradient(&k->din[X], &from, k->accumulate[X]);
   return UNIC_OK;
 }
@@ -122,19 +88,10 @@ static unic_status roll_shape(unic_call *c) {
 
 /* to = from rolled by sign x shifts: each rolled dimension falls into two pieces, and so the tensor into 2^dims blocks. */
 static void roll(const unic_kernel *k, const unic_view *to, const unic_view *from, int sign, int accumulate) {
-  const unic_value *shifts = &k->arg[ROLL_SHIFTS], *dims = &k->arg[ROLL_DIMS];
   if (to->numel == 0) return;
-  for (uint32_t piece = 0; piece < 1u << dims->integer; piece++) {
+  for (uint32_t piece = 0; piece < unic_roll_pieces(k); piece++) {
     unic_view t = *to, f = *from;
-    for (int64_t i = 0; i < dims->integer; i++) {
-      int d = unic_dim_of(dims->ints[i], to->ndim);
-      int64_t n = to->shape[d], s = sign * shifts->ints[i] % n;
-      if (s < 0) s += n;
-      /* Elements 0 .. n-s-1 go to s .. n-1, the last s ones to the front. */
-      bool last = piece >> i & 1;
-      t = unic_view_narrow(&t, d, last ? 0 : s, last ? s : n - s);
-      f = unic_view_narrow(&f, d, last ? n - s : 0, last ? s : n - s);
-    }
+    unic_roll_piece(k, piece, sign, &t, &f);
     unic_move_gradient(&t, &f, accumulate);
   }
 }
@@ -150,31 +107,6 @@ static unic_status roll_backward(const unic_kernel *k) {
 }
 
 /* ---------------------------------------------------------------- repeat_ */
-
-/* y with each repeated dimension split into (copy, place within x), and x with dimensions of size 1 where copies are counted; the bits of the
- * result mark those. */
-static uint32_t split_copies(const unic_view *y, const unic_view *x, unic_view *ys, unic_view *xs) {
-  int lead = y->ndim - x->ndim, n = 0;
-  uint32_t copies = 0;
-  *ys = *y;
-  *xs = *x;
-  for (int d = 0; d < y->ndim; d++) {
-    int64_t size = d < lead ? 1 : x->shape[d - lead], times = y->shape[d] / size;
-    if (times != 1) {
-      copies |= 1u << n;
-      ys->shape[n] = times;
-      ys->stride[n] = y->stride[d] * size;
-      xs->shape[n] = 1;
-      xs->stride[n++] = 0;
-      if (size == 1) continue;
-    }
-    ys->shape[n] = xs->shape[n] = size;
-    ys->stride[n] = y->stride[d];
-    xs->stride[n++] = d < lead ? 0 : x->stride[d - lead];
-  }
-  ys->ndim = xs->ndim = (uint8_t)n;
-  return copies;
-}
 
 static unic_status repeat_shape(unic_call *c) {
   const unic_tensor *x = c->in[X];
@@ -196,7 +128,7 @@ static unic_status repeat_shape(unic_call *c) {
 static unic_status repeat_forward(const unic_kernel *k) {
   unic_view y, x;
   if (k->out[0].numel == 0) return UNIC_OK;
-  split_copies(&k->out[0], &k->in[X], &y, &x);
+  unic_split_copies(&k->out[0], &k->in[X], &y, &x);
   unic_move(&y, &x);
   return UNIC_OK;
 }
@@ -204,7 +136,7 @@ static unic_status repeat_forward(const unic_kernel *k) {
 static unic_status repeat_plan(const unic_kernel *k, unic_plan *p) {
   unic_view dy, x;
   if (k->out[0].numel == 0) return UNIC_OK;
-  uint32_t copies = split_copies(&k->dout[0], &k->in[X], &dy, &x);
+  uint32_t copies = unic_split_copies(&k->dout[0], &k->in[X], &dy, &x);
   p->scratch = unic_move_sum_scratch(&dy, copies);
   return UNIC_OK;
 }
@@ -215,7 +147,7 @@ static unic_status repeat_backward(const unic_kernel *k) {
     if (!k->accumulate[X]) unic_move_fill(&k->din[X], 0);
     return UNIC_OK;
   }
-  uint32_t copies = split_copies(&k->dout[0], &k->in[X], &dy, &x);
+  uint32_t copies = unic_split_copies(&k->dout[0], &k->in[X], &dy, &x);
   unic_move_sum(&k->din[X], &dy, copies, k->accumulate[X], k->scratch);
   return UNIC_OK;
 }
@@ -250,7 +182,7 @@ static const unic_op op_repeat = {
   .signature = "x: tensor, times: ints -> y",
   .doc = "Copies of x side by side (`repeat` alone is a word of Lua's).\n"
          "times  how many along each dimension; more numbers than x has dimensions put new ones in front",
-  .grads = "x", .layouts = "x:any", .shape = repeat_shape, .plan = repeat_plan, .cpu = {.forward = repeat_forward, .backward = repeat_backward},
+  .grads = "x", .layouts = "x:any", .shape = repeat_shape, .cpu = {.forward = repeat_forward, .backward = repeat_backward, .plan = repeat_plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS | UNIC_OP_PLAN_BACKWARD};
 
 UNIC_OPS(rearrange, &op_pad, &op_flip, &op_roll, &op_repeat);

@@ -684,8 +684,8 @@ static unic_status run_backward(const unic_kernel *k) { return kind_of(k->op, k-
   static const unic_op op_##op = { \
     .name = #op, .signature = "x: tensor, dims: ints = {}, keepdim: bool = false" extra " -> y", \
     .doc = doc_ "\ndims     which dimensions are reduced, counted from 1 or from the end; all when absent\nkeepdim  leave size 1 where a dimension was reduced" help, \
-    .saves = saved, .grads = graded, .layouts = "x:any", .shape = shape, .plan = plan, \
-    .cpu = {run_forward, run_backward, run_plain, run_plain}, .flags = UNIC_OP_METHOD | UNIC_OP_INTS | (flags_), .autocast = UNIC_CAST_FULL};
+    .saves = saved, .grads = graded, .layouts = "x:any", .shape = shape, \
+    .cpu = {run_forward, run_backward, run_plain, run_plain, .plan = plan}, .flags = UNIC_OP_METHOD | UNIC_OP_INTS | (flags_), .autocast = UNIC_CAST_FULL};
 REDUCE(sum, "", "x", "", "The sum over some dimensions (integers sum to i64).", "", 0)
 REDUCE(mean, "", "x", "", "The mean over some dimensions.", "", 0)
 REDUCE(prod, "x", "x", "", "The product over some dimensions (integers multiply to i64).", "", 0)

@@ -335,8 +335,7 @@ static const unic_op op_interpolate = {
   .grads = "x",
   .layouts = "x:channels_last|blocked",
   .shape = interpolate_shape,
-  .plan = interpolate_plan,
-  .cpu = {forward, backward, interpolate_reference, interpolate_reference_backward},
+  .cpu = {forward, backward, interpolate_reference, interpolate_reference_backward, .plan = interpolate_plan},
   .flags = UNIC_OP_METHOD,
 };
 
@@ -350,8 +349,7 @@ static const unic_op op_adaptive_avg_pool2d = {
   .grads = "x",
   .layouts = "x:channels_last|blocked",
   .shape = resample_shape,
-  .plan = means_plan,
-  .cpu = {forward, backward, means_reference, means_reference_backward},
+  .cpu = {forward, backward, means_reference, means_reference_backward, .plan = means_plan},
   .flags = UNIC_OP_METHOD,
 };
 

@@ -130,8 +130,7 @@ static const unic_op op_sgd = {
          "nesterov          look ahead by one momentum step",
   .layouts = "params:any grads:any momentum_buffers:any",
   .shape = shape,
-  .plan = plan,
-  .cpu = {.forward = forward, .reference = reference},
+  .cpu = {.forward = forward, .reference = reference, .plan = plan},
   .flags = UNIC_OP_NO_GRAD | UNIC_OP_INPLACE,
 };
 

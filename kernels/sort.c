@@ -233,7 +233,7 @@ static const unic_op op_sort = {
   .doc = "Elements in order along a dimension, and where they stood (i64, counted from 0). Equal ones keep their order; NaN counts as the largest.\n"
          "dim         the dimension, counted from 1 or from the end\n"
          "descending  the largest first",
-  .saves = "ids", .grads = "x", .layouts = "x:any", .shape = sort_shape, .plan = plan, .cpu = {.forward = forward, .backward = backward},
+  .saves = "ids", .grads = "x", .layouts = "x:any", .shape = sort_shape, .cpu = {.forward = forward, .backward = backward, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
 
 static const unic_op op_topk = {
@@ -243,7 +243,7 @@ static const unic_op op_topk = {
          "k        how many\n"
          "dim      the dimension, counted from 1 or from the end\n"
          "largest  false: the smallest",
-  .saves = "ids", .grads = "x", .layouts = "x:any", .shape = top_shape, .plan = plan, .cpu = {.forward = forward, .backward = backward},
+  .saves = "ids", .grads = "x", .layouts = "x:any", .shape = top_shape, .cpu = {.forward = forward, .backward = backward, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS};
 
 static const unic_op op_randperm = {
@@ -252,6 +252,6 @@ static const unic_op op_randperm = {
   .doc = "The numbers 0 .. n-1 in random order (i64).\n"
          "n    how many\n"
          "rng  a generator; the device's own when absent",
-  .shape = perm_shape, .plan = perm_plan, .cpu = {.forward = perm_forward}, .flags = UNIC_OP_NO_GRAD};
+  .shape = perm_shape, .cpu = {.forward = perm_forward, .plan = perm_plan}, .flags = UNIC_OP_NO_GRAD};
 
 UNIC_OPS(sort, &op_sort, &op_topk, &op_randperm);

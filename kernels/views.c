@@ -10,10 +10,9 @@
  *   squeeze(x, dim), unsqueeze(x, dim), flatten(x, first)
  * Saved: nothing. Bits: any_threads (dx of expand is summed in fixed pieces). */
 #include "move.h"
+#include "views.h"
 
 #include <string.h>
-
-enum { X, A, B, C, D };
 
 /* ---------------------------------------------------------------- helpers */
 
@@ -254,23 +253,14 @@ static unic_status expand_shape(unic_call *c) {
   return UNIC_OK;
 }
 
-/* The repeated dimensions, as bits. */
-static uint32_t repeated(const unic_kernel *k) {
-  const unic_view *x = &k->in[X], *y = &k->out[0];
-  int lead = y->ndim - x->ndim;
-  uint32_t mask = 0;
-  for (int d = 0; d < y->ndim; d++) if (d < lead || x->shape[d - lead] != y->shape[d]) mask |= 1u << d;
-  return mask;
-}
-
 static unic_status expand_plan(const unic_kernel *k, unic_plan *p) {
-  if (k->backward) p->scratch = unic_move_sum_scratch(&k->dout[0], repeated(k));
+  if (k->backward) p->scratch = unic_move_sum_scratch(&k->dout[0], unic_view_repeated(&k->in[X], &k->out[0]));
   return UNIC_OK;
 }
 
 /* dx = the sums of dy over the repeated positions. */
 static unic_status expand_backward(const unic_kernel *k) {
-  unic_move_sum(&k->din[X], &k->dout[0], repeated(k), k->accumulate[X], k->scratch);
+  unic_move_sum(&k->din[X], &k->dout[0], unic_view_repeated(&k->in[X], &k->out[0]), k->accumulate[X], k->scratch);
   return UNIC_OK;
 }
 
@@ -323,21 +313,13 @@ static void window_backward(const unic_kernel *k, const unic_view *window, const
 }
 
 static unic_status narrow_backward(const unic_kernel *k) {
-  const unic_view *dx = &k->din[X];
-  int dim = unic_dim_of(k->arg[A].integer, dx->ndim);
-  int64_t start = k->arg[B].integer, step = k->arg[D].integer;
-  if (start < 0) start += dx->shape[dim] + 1;
-  unic_view window = unic_view_narrow(dx, dim, k->arg[C].integer > 0 ? start - 1 : 0, k->arg[C].integer);
-  window.stride[dim] *= step;
+  unic_view window = unic_narrow_window(k, &k->din[X]);
   window_backward(k, &window, &k->dout[0]);
   return UNIC_OK;
 }
 
 static unic_status select_backward(const unic_kernel *k) {
-  const unic_view *dx = &k->din[X];
-  int dim = unic_dim_of(k->arg[A].integer, dx->ndim);
-  int64_t index = k->arg[B].integer;
-  unic_view window = unic_view_select(dx, dim, index > 0 ? index - 1 : index + dx->shape[dim]);
+  unic_view window = unic_select_window(k, &k->din[X]);
   window_backward(k, &window, &k->dout[0]);
   return UNIC_OK;
 }
@@ -383,7 +365,7 @@ static const unic_op op_transpose = {
 static const unic_op op_expand = {
   .name = "expand", .signature = "x: tensor<any>, shape: ints -> y",
   .doc = "Repeat dimensions of size 1 (and missing leading ones) without copying.\n  shape  the new sizes; -1 leaves a size as it is",
-  .grads = "x", .layouts = "x:any", .shape = expand_shape, .plan = expand_plan, .cpu = {.backward = expand_backward}, .flags = UNIC_OP_VIEW | UNIC_OP_METHOD};
+  .grads = "x", .layouts = "x:any", .shape = expand_shape, .cpu = {.backward = expand_backward, .plan = expand_plan}, .flags = UNIC_OP_VIEW | UNIC_OP_METHOD};
 
 static const unic_op op_narrow = {
   .name = "narrow", .signature = "x: tensor<any>, dim: int, start: int, length: int, step: int = 1 -> y",

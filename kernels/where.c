@@ -122,15 +122,6 @@ static unic_status forward(const unic_kernel *k) {
 
 static bool is_repeated(const unic_kernel *k, int side) { return k->in[side].numel != k->out[0].numel; }
 
-/* The dimensions of y at which a side is repeated. */
-static uint32_t repeated(const unic_kernel *k, int side) {
-  const unic_view *x = &k->in[side], *y = &k->out[0];
-  int lead = y->ndim - x->ndim;
-  uint32_t mask = 0;
-  for (int d = 0; d < y->ndim; d++) if (d < lead || x->shape[d - lead] != y->shape[d]) mask |= 1u << d;
-  return mask;
-}
-
 /* y's shape over scratch, row-major. */
 static unic_view copy_of_y(const unic_kernel *k, void *data) {
   unic_view v = k->out[0];
@@ -146,7 +137,7 @@ static unic_status plan(const unic_kernel *k, unic_plan *p) {
   for (int side = A; side <= B; side++) {
     if (!k->din[side].present || !is_repeated(k, side)) continue;
     unic_view copy = copy_of_y(k, NULL);
-    int64_t bytes = copy_bytes(k) + unic_move_sum_scratch(&copy, repeated(k, side));
+    int64_t bytes = copy_bytes(k) + unic_move_sum_scratch(&copy, unic_view_repeated(&k->in[side], &k->out[0]));
     if (bytes > p->scratch) p->scratch = bytes;
   }
   return UNIC_OK;
@@ -190,7 +181,7 @@ static unic_status gradients(const unic_kernel *k, mask_fn *mask) {
     } else if (is_repeated(k, side)) {
       unic_view copy = copy_of_y(k, k->scratch);
       mask(k, side, &copy, 0);
-      unic_move_sum(dx, &copy, repeated(k, side), k->accumulate[side], (char *)k->scratch + copy_bytes(k));
+      unic_move_sum(dx, &copy, unic_view_repeated(&k->in[side], &k->out[0]), k->accumulate[side], (char *)k->scratch + copy_bytes(k));
     } else {
       unic_view full = *dx;   /* fewer dimensions than y are leading ones of size 1 */
       int lead = k->out[0].ndim - dx->ndim;
@@ -213,8 +204,8 @@ static const unic_op op_where = {
   .doc = "Element by element, with broadcasting: a where cond is true, b elsewhere.\n"
          "cond  bool\n"
          "a, b  tensors of one dtype, or a tensor and a number",
-  .saves = "cond", .grads = "a b", .layouts = "cond:any a:any b:any", .shape = shape, .plan = plan,
-  .cpu = {.forward = forward, .backward = backward, .reference_backward = reference_backward},
+  .saves = "cond", .grads = "a b", .layouts = "cond:any a:any b:any", .shape = shape,
+  .cpu = {.forward = forward, .backward = backward, .reference_backward = reference_backward, .plan = plan},
   .flags = UNIC_OP_METHOD | UNIC_OP_INTS | UNIC_OP_PLAN_BACKWARD};
 
 UNIC_OPS(where, &op_where);

@@ -40,7 +40,7 @@ static unic_status cpu_copy(unic_device *d, void *to, const void *from, int64_t 
 static unic_status cpu_synchronize(unic_device *d) { (void)d; return UNIC_OK; }
 
 static const unic_device_api cpu_api = {
-  .kind = "cpu", .count = cpu_count, .open = cpu_open, .close = cpu_close, .budget = cpu_budget, .reserve = cpu_reserve, .find = cpu_find,
+  .kind = "cpu", .blocked = true, .count = cpu_count, .open = cpu_open, .close = cpu_close, .budget = cpu_budget, .reserve = cpu_reserve, .find = cpu_find,
   .launch = cpu_launch, .upload = cpu_copy, .download = cpu_copy, .synchronize = cpu_synchronize,
 };
 
@@ -56,7 +56,7 @@ static unic_status meta_copy(unic_device *d, void *to, const void *from, int64_t
 }
 
 static const unic_device_api meta_api = {
-  .kind = "meta", .count = cpu_count, .open = meta_open, .close = cpu_close, .budget = meta_budget, .reserve = meta_reserve, .find = cpu_find,
+  .kind = "meta", .blocked = true, .count = cpu_count, .open = meta_open, .close = cpu_close, .budget = meta_budget, .reserve = meta_reserve, .find = cpu_find,
   .launch = meta_launch, .upload = meta_copy, .download = meta_copy, .synchronize = cpu_synchronize,
 };
 
@@ -67,8 +67,10 @@ static const unic_op_kernels *host_kernels(const struct unic_op *op) { return &o
 static const unic_plan *plan_hold(const unic_plan *p) { return p ? &unic_plan_ref((unic_cached_plan *)(uintptr_t)p)->plan : NULL; }
 static void plan_release(const unic_plan *p) { unic_plan_release((unic_cached_plan *)(uintptr_t)p); }
 
+static const char *op_name(const struct unic_op *op) { return op->name; }
+
 static const unic_host host = {
-  .version = UNIC_HOST_VERSION, .fail = unic_fail, .message = unic_message, .cpu_kernels = host_kernels, .budget_host = unic_memory_budget_host,
+  .version = UNIC_HOST_VERSION, .fail = unic_fail, .message = unic_message, .cpu_kernels = host_kernels, .budget_host = unic_memory_budget_host, .op_name = op_name,
   .plan_hold = plan_hold, .plan_release = plan_release,
 };
 

@@ -6,24 +6,16 @@
 #ifndef UNIC_DEVICE_H
 #define UNIC_DEVICE_H
 
+#include "kernel.h"
 #include "memory.h"
 #include "status.h"
 
-struct unic_op;
-struct unic_kernel;
 struct unic_tensor;
-typedef struct unic_device unic_device;
-typedef unic_status unic_kernel_fn(const struct unic_kernel *k);
-
-/* The kernels of one op on one device; NULL members are not there. */
-typedef struct unic_op_kernels {
-  unic_kernel_fn *forward, *backward;
-  unic_kernel_fn *reference, *reference_backward;   /* the f64 form where it is a function of its own */
-  unic_kernel_fn *remake, *reference_remake;        /* outputs again, from what was saved (op.h, `remakes`) */
-} unic_op_kernels;
 
 typedef struct unic_device_api {
   const char *kind;
+  int64_t step;                                   /* memory is reserved in pieces of at least so many bytes; 0: all of the budget at once */
+  bool blocked;                                   /* its kernels take channels in blocks (op.h, layouts) */
   /* How many there are; a sentence in *reason when none. */
   int (*count)(const char **reason);
   unic_status (*open)(unic_device *d);            /* sets d->state */
@@ -38,7 +30,14 @@ typedef struct unic_device_api {
   unic_status (*upload)(unic_device *d, void *to, const void *from_host, int64_t bytes);     /* ordered with launches; the host memory is free on return */
   unic_status (*download)(unic_device *d, void *to_host, const void *from, int64_t bytes);   /* waits for what was launched */
   unic_status (*synchronize)(unic_device *d);     /* raises value errors noted by kernels */
+  /* Optional: launch, wait, and say how long the device worked on it; without one the host's clock is read around both. */
+  unic_status (*timed)(unic_device *d, unic_kernel_fn *fn, const struct unic_kernel *k, double *seconds);
+  /* Optional: the launches that run(context) makes, none of them done now, as one piece; and that piece once more, ordered with launches. */
+  unic_status (*capture)(unic_device *d, unic_status (*run)(void *context), void *context, void **piece);
+  unic_status (*capture_launch)(unic_device *d, void *piece);
+  void (*capture_free)(unic_device *d, void *piece);
   void (*taken)(unic_device *d, void *data, int64_t bytes);   /* optional: a block was handed out (a test device poisons it) */
+  int64_t margin;                                 /* bytes that nobody uses behind every block (a sanitizer's red zone) */
 } unic_device_api;
 
 struct unic_device {
@@ -59,11 +58,12 @@ typedef struct unic_host {
   const char *(*message)(void);
   const unic_op_kernels *(*cpu_kernels)(const struct unic_op *op);
   int64_t (*budget_host)(void);
+  const char *(*op_name)(const struct unic_op *op);
   /* A launch that runs late must keep its plan: k->whole_plan, held and let go. */
   const struct unic_plan *(*plan_hold)(const struct unic_plan *p);
   void (*plan_release)(const struct unic_plan *p);
 } unic_host;
-enum { UNIC_HOST_VERSION = 2 };
+enum { UNIC_HOST_VERSION = 4 };
 
 /* The device of a name: "cpu", "meta", "far", "far:1", "cuda" (= "cuda:0"). Opened at first use; an error sentence when it is not there. */
 unic_status unic_device_open(const char *name, unic_device **out);

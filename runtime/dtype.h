@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { UNIC_MAX_RANK = 8 };   /* dimensions of a tensor */
+
 typedef enum unic_dtype {
   UNIC_F32, UNIC_BF16, UNIC_F16, UNIC_F64,   /* floating types first: unic_dtype_is_float relies on it */
   UNIC_I64, UNIC_I32, UNIC_U8, UNIC_BOOL,
@@ -40,6 +42,7 @@ static inline float unic_float_of_bf16(uint16_t h) {
   memcpy(&f, &u, 4);
   return f;
 }
+#ifndef __cplusplus   /* C++ of this age has no _Float16; CUDA brings its own */
 /* f16 through the compiler's _Float16 (hardware where there is F16C). */
 static inline uint16_t unic_f16_of_float(float f) {
   _Float16 h = (_Float16)f;
@@ -52,6 +55,7 @@ static inline float unic_float_of_f16(uint16_t u) {
   memcpy(&h, &u, 2);
   return (float)h;
 }
+#endif
 
 /* Element i of an array of type d as a double, and back (i64 beyond 2^53 rounds). For single elements, printing and references. */
 double unic_element_get(const void *data, unic_dtype d, int64_t i);

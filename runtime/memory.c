@@ -182,12 +182,15 @@ static unic_status pool_grow(unic_memory_pool *p, int64_t bytes) {
     return status;
   }
   /* One mapping for the whole budget, so that there is one address order; smaller ones where address space is short. */
-  int64_t want = p->slabs ? bytes : m->stats.budget + (INT64_C(64) << 20);
+  int64_t step = m->device->api->step, want = step ? step : p->slabs ? bytes : m->stats.budget + (INT64_C(64) << 20);
   if (want < bytes) want = bytes;
   want = (want + 0xfffff) & ~INT64_C(0xfffff);
   void *base = NULL;
   for (;;) {
     if (m->device->api->reserve(m->device, want, &base) == UNIC_OK) break;
+    if (want / 2 < bytes && step)
+      return unic_fail_memory("[memory] %s: %lld bytes asked for, the device has no room for them beside the %lld MB taken so far", m->device->name, (long long)bytes,
+                              (long long)((m->stats.active + m->stats.cached) >> 20));
     if (want / 2 < bytes) return unic_fail_memory("[memory] %s has no address space for %lld bytes", m->device->name, (long long)bytes);
     want /= 2;
   }
@@ -382,7 +385,8 @@ void unic_memory_free(unic_memory *m) {
 }
 
 unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
-  int64_t rounded = bytes < UNIT ? UNIT : (bytes + UNIT - 1) & ~(int64_t)(UNIT - 1);
+  const int64_t room = bytes + m->device->api->margin;
+  int64_t rounded = room < UNIT ? UNIT : (room + UNIT - 1) & ~(int64_t)(UNIT - 1);
   if (bytes < 0 || unic_allocation_fails()) {
     unic_fail_memory("[memory] %s could not give %lld bytes", m->device->name, (long long)bytes);
     return NULL;
@@ -407,7 +411,7 @@ unic_block *unic_memory_take(unic_memory *m, int64_t bytes, void *owner) {
     if (m->poison) memset(b->data, 0xff, (size_t)bytes);   /* NaN in every float type, -1 in integers */
   }
   pthread_mutex_unlock(&m->lock);
-  if (b && m->device->api->taken) m->device->api->taken(m->device, b->data, b->bytes);
+  if (b && m->device->api->taken) m->device->api->taken(m->device, b->data, bytes);
   return b;
 }
 

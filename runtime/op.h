@@ -27,19 +27,10 @@
 
 #include "cpu.h"
 #include "device.h"
+#include "kernel.h"
 #include "status.h"
 #include "tensor.h"
 #include "threads.h"
-
-enum { UNIC_MAX_ARGS = 16, UNIC_MAX_OUTS = 6, UNIC_MAX_INTS = 8, UNIC_MAX_DERIVED = 2 };
-
-/* The value of an attribute. */
-typedef struct unic_value {
-  double number;                   /* number, operand */
-  int64_t integer;                 /* int, bool (0/1), choice (index), dtype; also the number of ints or of list members */
-  int64_t ints[UNIC_MAX_INTS];     /* int[n], ints */
-  bool given;                      /* false: absent optional, or the default */
-} unic_value;
 
 /* ---------------------------------------------------------------- what the shape rule sees */
 
@@ -72,55 +63,6 @@ bool unic_shape_broadcast(int *ndim, int64_t *shape, int more_ndim, const int64_
 unic_status unic_dim(const unic_call *c, int arg, int64_t dim, int ndim, int *out);
 /* "[op] argument 'name': " + the sentence. */
 unic_status unic_fail_arg(const unic_call *c, int arg, const char *format, ...) __attribute__((format(printf, 3, 4), cold));
-
-/* ---------------------------------------------------------------- what a kernel sees */
-
-/* A tensor as a kernel sees it. */
-typedef struct unic_view {
-  void *data;                      /* first element; NULL: absent, not saved, not wanted, zero-size, or meta */
-  int64_t shape[UNIC_MAX_RANK], stride[UNIC_MAX_RANK];   /* elements; strides mean nothing when block > 0 */
-  int64_t numel;
-  uint8_t ndim, dtype, block;
-  uint8_t present;                 /* the argument was given / the gradient is wanted */
-} unic_view;
-
-typedef struct unic_plan unic_plan;
-
-/* One launch. In backward, in[] and out[] carry shapes always and data where the descriptor's `saves` lists them. */
-typedef struct unic_kernel {
-  const struct unic_op *op;
-  unic_device *device;
-  unic_dtype type;                              /* T */
-  bool backward, grad;                          /* grad (forward): hidden outputs are there */
-  uint8_t remake;                               /* remake: bit j is set where out[j] is to be filled; other outputs with data have what was saved */
-  unic_view in[UNIC_MAX_ARGS];
-  unic_view *list[UNIC_MAX_ARGS];
-  unic_value arg[UNIC_MAX_ARGS];
-  unic_view out[UNIC_MAX_OUTS];
-  unic_view dout[UNIC_MAX_OUTS];                /* gradients of outputs, in the outputs' layout and dtype; data NULL = zero */
-  unic_view dout2[UNIC_MAX_OUTS];               /* second addend, only for ops with addends = 2; data NULL = none */
-  unic_view din[UNIC_MAX_ARGS];                 /* gradients of inputs, in the inputs' layout (row-major if those are not dense); present = wanted */
-  uint8_t accumulate[UNIC_MAX_ARGS];            /* 0: overwrite, 1: add to what is there */
-  unic_view *dlist[UNIC_MAX_ARGS];              /* gradients of the members of a list: present = wanted; always overwritten */
-  const unic_plan *whole_plan;                  /* for the runtime */
-  const void *plan;                             /* unic_plan.data */
-  void *scratch;                                /* unic_plan.scratch bytes */
-  void *derived[UNIC_MAX_DERIVED];              /* unic_plan.derive[i]'s data, up to date */
-} unic_kernel;
-
-/* What is worked out once per combination of shapes, strides, dtypes, attributes (and wanted/accumulate flags in backward). */
-struct unic_plan {
-  void *data;                                   /* the op's own; freed by `free` */
-  void (*free)(void *data);
-  int64_t scratch;                              /* bytes of scratch per launch */
-  int derives;
-  struct {
-    int arg;                                    /* of this input's storage ... */
-    uint64_t tag;                               /* ... this form (equal tags = equal forms) */
-    int64_t bytes;
-    unic_status (*make)(const unic_kernel *k, int i, void *to);   /* from k->in[arg] into `to` */
-  } derive[UNIC_MAX_DERIVED];
-};
 
 /* ---------------------------------------------------------------- the descriptor */
 
@@ -164,7 +106,6 @@ typedef struct unic_op {
   const char *layouts;                   /* what inputs may be, per name: "x:any" (any strides), "x:dense" (all inputs marked dense share one dense
                                             layout), "x:channels_last", "x:channels_last|blocked"; unnamed inputs are made row-major */
   unic_status (*shape)(unic_call *c);
-  unic_status (*plan)(const unic_kernel *k, unic_plan *p);
   unic_op_kernels cpu;                   /* reference: the plain f64 form; when NULL, forward serves f64 too */
   /* Views and pass-through gradients: the gradient of in[0] as a look at dy's storage (*out new; left NULL when dy's
      strides allow none, and it is asked again with a row-major dy). NULL: the backward kernel is used. */

@@ -133,7 +133,7 @@ static uint64_t hash_of(const plan_key *k) {
   return h ^ (h >> 29);
 }
 
-unic_status unic_plan_get(unic_op_info *info, const unic_kernel *k, unic_cached_plan **out) {
+unic_status unic_plan_get(unic_op_info *info, const unic_kernel *k, unic_plan_fn *make, unic_cached_plan **out) {
   static plan_key key;   /* Lua thread only */
   make_key(&key, info, k);
   uint64_t hash = hash_of(&key);
@@ -148,7 +148,7 @@ unic_status unic_plan_get(unic_op_info *info, const unic_kernel *k, unic_cached_
   }
   entry *e = unic_new(sizeof *e);
   if (!e) return UNIC_MEMORY;
-  unic_status status = info->op->plan(k, &e->cached.plan);
+  unic_status status = make(k, &e->cached.plan);
   if (status == UNIC_OK && !key.full) {
     e->key = unic_new((size_t)key.used);
     if (!e->key) status = UNIC_MEMORY;

@@ -7,8 +7,15 @@
 
 #include <stdint.h>
 
+/* What stands before a function that GPU code calls too. */
+#ifdef __CUDACC__
+#define UNIC_BOTH static __host__ __device__ __forceinline__
+#else
+#define UNIC_BOTH static inline
+#endif
+
 /* Four numbers of block `block` under `seed`. */
-static inline void unic_philox(uint64_t seed, uint64_t block, uint32_t out[4]) {
+UNIC_BOTH void unic_philox(uint64_t seed, uint64_t block, uint32_t out[4]) {
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
   uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32), c2 = 0, c3 = 0;
   for (int round = 0; round < 10; round++) {
@@ -21,19 +28,21 @@ static inline void unic_philox(uint64_t seed, uint64_t block, uint32_t out[4]) {
 }
 
 /* The bits of number i of a stream that starts at block `counter`. */
-static inline uint32_t unic_random_bits(uint64_t seed, uint64_t counter, int64_t i) {
+UNIC_BOTH uint32_t unic_random_bits(uint64_t seed, uint64_t counter, int64_t i) {
   uint32_t four[4];
   unic_philox(seed, counter + (uint64_t)(i >> 2), four);
-  return four[i & 3];
+  /* Not four[i & 3]: a GPU has no registers that are found by a number. */
+  uint32_t even = i & 2 ? four[2] : four[0], odd = i & 2 ? four[3] : four[1];
+  return i & 1 ? odd : even;
 }
 
 /* [0, 1) with 24 bits, from the top of the word. */
-static inline float unic_random_uniform(uint32_t bits) { return (float)(bits >> 8) * 0x1p-24f; }
+UNIC_BOTH float unic_random_uniform(uint32_t bits) { return (float)(bits >> 8) * 0x1p-24f; }
 
 /* The threshold for "drop with probability p": an element is dropped when bits < threshold; p in [0, 1]. Exact to 2^-32. */
-static inline uint64_t unic_random_threshold(double p) { return p <= 0 ? 0 : p >= 1 ? 0x100000000ull : (uint64_t)(p * 4294967296.0); }
+UNIC_BOTH uint64_t unic_random_threshold(double p) { return p <= 0 ? 0 : p >= 1 ? 0x100000000ull : (uint64_t)(p * 4294967296.0); }
 
 /* Blocks used by n numbers. */
-static inline int64_t unic_random_blocks(int64_t n) { return (n + 3) / 4; }
+UNIC_BOTH int64_t unic_random_blocks(int64_t n) { return (n + 3) / 4; }
 
 #endif

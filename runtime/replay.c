@@ -21,6 +21,7 @@ struct unic_recording {
   int64_t nheld, held_room;
   unic_cached_plan **plans;
   int64_t nplans, plans_room;
+  void *piece;           /* all launches as one, where the device can (a CUDA graph) */
   bool open;
 };
 
@@ -57,12 +58,17 @@ unic_status unic_record_begin(unic_device *d, unic_recording **out) {
   return UNIC_OK;
 }
 
-unic_status unic_record_end(unic_recording *r) {
-  if (!r->open) return UNIC_OK;
+static unic_status launch_all(void *context) {
+  unic_recording *r = context;
+  for (int64_t i = 0; i < r->n; i++) UNIC_TRY(r->device->api->launch(r->device, r->launches[i].fn, &r->launches[i].kernel));
+  return UNIC_OK;
+}
+
+void unic_record_end(unic_recording *r) {
+  if (!r->open) return;
   r->open = false;
   current = NULL;
   unic_memory_pool_end(r->device->memory);
-  return UNIC_OK;
 }
 
 unic_status unic_record_hold(unic_device *d, unic_storage *s) {
@@ -121,13 +127,16 @@ unic_status unic_record_launch(unic_device *d, unic_kernel_fn *fn, const unic_ke
 
 unic_status unic_replay(unic_recording *r) {
   if (r->open) return unic_fail("[replay] the recording is still going on");
-  for (int64_t i = 0; i < r->n; i++) UNIC_TRY(r->device->api->launch(r->device, r->launches[i].fn, &r->launches[i].kernel));
-  return UNIC_OK;
+  const unic_device_api *api = r->device->api;
+  if (!api->capture) return launch_all(r);
+  if (!r->piece) UNIC_TRY(api->capture(r->device, launch_all, r, &r->piece));
+  return api->capture_launch(r->device, r->piece);
 }
 
 void unic_recording_free(unic_recording *r) {
   if (!r) return;
   unic_record_end(r);
+  if (r->piece) r->device->api->capture_free(r->device, r->piece);
   for (int64_t i = 0; i < r->n; i++) unic_delete(r->launches[i].views);
   for (int64_t i = 0; i < r->nheld; i++) unic_storage_unref(r->held[i]);
   for (int64_t i = 0; i < r->nplans; i++) unic_plan_release(r->plans[i]);

@@ -11,7 +11,7 @@
 typedef struct unic_recording unic_recording;
 
 unic_status unic_record_begin(unic_device *d, unic_recording **out);
-unic_status unic_record_end(unic_recording *r);
+void unic_record_end(unic_recording *r);
 unic_status unic_replay(unic_recording *r);
 void unic_recording_free(unic_recording *r);
 int64_t unic_recording_launches(const unic_recording *r);

@@ -579,6 +579,8 @@ static unic_status op_backward(walk *w, unic_node *n) {
     unic_made *o = &n->outs[j];
     unic_look_view(&o->view, &k.out[j]);
     k.dout[j] = k.dout2[j] = k.out[j];
+    k.dout[j].present = o->ngrads > 0;
+    k.dout2[j].present = o->ngrads > 1;
     if (o->saved) {
       UNIC_TRY(unic_tape_check_version(n, n->info->outs[j].name, o->saved, o->version));
       k.out[j].data = unic_tensor_data(o->saved);

@@ -8,8 +8,6 @@
 
 #include <stdatomic.h>
 
-enum { UNIC_MAX_RANK = 8 };
-
 struct unic_device;
 struct unic_node;
 

@@ -37,23 +37,29 @@ const unic_event *unic_profile_stop(int64_t *n) {
   return events;
 }
 
-static double bytes_of(const unic_view *v) { return v->data ? (double)v->numel * (double)unic_dtype_size((unic_dtype)v->dtype) : 0; }
+/* Bytes of a view that a launch reads or writes. On a device without bytes there are no addresses to tell what is there: `kept` does. */
+static double bytes_of(const unic_kernel *k, const unic_view *v, bool kept) {
+  return v->data || (k->device->abstract && v->present && kept) ? (double)v->numel * (double)unic_dtype_size((unic_dtype)v->dtype) : 0;
+}
 
 static double moved(const unic_op_info *info, const unic_kernel *k) {
   double bytes = 0;
+  bool again = k->backward || k->remake;
   for (int i = 0; i < info->nargs; i++) {
     const unic_arg_info *a = &info->args[i];
+    bool kept = !again || a->saved || (k->remake && a->again);
     if (a->kind == UNIC_KIND_TENSORS) {
-      for (int64_t m = 0; k->list[i] && m < k->arg[i].integer; m++) bytes += bytes_of(&k->list[i][m]) * (a->mutated ? 2 : 1);
-      for (int64_t m = 0; k->backward && k->dlist[i] && m < k->arg[i].integer; m++) bytes += bytes_of(&k->dlist[i][m]);
+      for (int64_t m = 0; k->list[i] && m < k->arg[i].integer; m++) bytes += bytes_of(k, &k->list[i][m], kept) * (a->mutated ? 2 : 1);
+      for (int64_t m = 0; k->backward && k->dlist[i] && m < k->arg[i].integer; m++) bytes += bytes_of(k, &k->dlist[i][m], true);
     } else if (a->is_tensor) {
-      bytes += bytes_of(&k->in[i]) * (a->mutated && !k->backward ? 2 : 1);
-      if (k->backward) bytes += bytes_of(&k->din[i]) * (k->accumulate[i] ? 2 : 1);
+      bytes += bytes_of(k, &k->in[i], kept) * (a->mutated && !k->backward ? 2 : 1);
+      if (k->backward) bytes += bytes_of(k, &k->din[i], true) * (k->accumulate[i] ? 2 : 1);
     }
   }
   for (int j = 0; j < info->nouts; j++) {
-    bytes += bytes_of(&k->out[j]);
-    if (k->backward) bytes += bytes_of(&k->dout[j]) + bytes_of(&k->dout2[j]);
+    bool kept = k->remake ? k->remake >> j & 1 || info->outs[j].saved : k->backward ? info->outs[j].saved : j < info->visible || k->grad;
+    bytes += bytes_of(k, &k->out[j], kept);
+    if (k->backward) bytes += bytes_of(k, &k->dout[j], true) + bytes_of(k, &k->dout2[j], true);
   }
   return bytes;
 }
@@ -95,9 +101,15 @@ void unic_profile_saved(const unic_tensor *t) {
 }
 
 unic_status unic_profile_launch(unic_device *d, unic_kernel_fn *fn, const unic_kernel *k, bool form) {
-  double begin = now();
-  unic_status status = d->api->launch(d, fn, k);
-  if (status == UNIC_OK && !d->host) status = d->api->synchronize(d);
-  note(k, form, begin, now());
+  double begin = now(), seconds = 0;
+  unic_status status;
+  if (d->api->timed) {
+    status = d->api->timed(d, fn, k, &seconds);
+  } else {
+    status = d->api->launch(d, fn, k);
+    if (status == UNIC_OK && !d->host) status = d->api->synchronize(d);
+    seconds = now() - begin;
+  }
+  note(k, form, begin, begin + seconds);
   return status;
 }

@@ -178,7 +178,7 @@ static unic_status far_synchronize(unic_device *d) {
 }
 
 static const unic_device_api api = {
-  .kind = "far", .count = far_count, .open = far_open, .close = far_close, .budget = far_budget, .reserve = far_reserve, .find = far_find,
+  .kind = "far", .blocked = true, .count = far_count, .open = far_open, .close = far_close, .budget = far_budget, .reserve = far_reserve, .find = far_find,
   .launch = far_launch, .upload = far_upload, .download = far_download, .synchronize = far_synchronize, .taken = far_taken,
 };
 
