@@ -1,6 +1,7 @@
 --- What this Unic is and what it runs on: for `./unic info` and for the manifest of a run.
 -- @module unic.info
 local core = require "unic.core"
+local lfs = require "lfs"
 
 local info = {}
 
@@ -26,6 +27,26 @@ local function commit()
   local line = pipe and pipe:read("*l")
   if pipe then pipe:close() end
   return line
+end
+
+-- Where `./unic check gpu` leaves what it saw, a JSON file per GPU.
+local RESULTS = "spec/cuda/results"
+
+local function gpu_results()
+  local folder, found = require("unic").root .. RESULTS, {}
+  if lfs.attributes(folder, "mode") == "directory" then
+    for name in lfs.dir(folder) do found[#found + 1] = name:match "^(.+)%.json$" end
+  end
+  table.sort(found)
+  return found
+end
+
+-- The CUDA plug-in in a sentence: built or not, what it finds here, and whether it ever ran on a GPU.
+local function cuda_text()
+  local name, why = core.device_open "cuda"
+  local state = name and "there is " .. name or why:match "there is no cuda here: (.*)" or why:match "cuda cannot be used: (.*)" or "not built"
+  local results = gpu_results()
+  return ("%s; %s"):format(state, #results > 0 and "has run on " .. table.concat(results, ", ") or "never run on a GPU")
 end
 
 --- The facts as a table: strings, numbers and booleans only, so that it can be written anywhere.
@@ -76,7 +97,7 @@ function info.text()
   table.sort(names, function(a, b) return a:lower() < b:lower() end)
   for i, name in ipairs(names) do row(i == 1 and "libraries" or "", "%s %s", name, facts.libraries[name]) end
   for i, name in ipairs(facts.devices) do row(i == 1 and "devices" or "", "%s", name) end
-  row("", "cuda: not built; never run on a GPU")
+  row("", "cuda: %s", cuda_text())
   return table.concat(lines, "\n") .. "\n"
 end
 

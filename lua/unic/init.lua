@@ -190,6 +190,9 @@ end
 -- @return the recording (`replay()`, `launches()`), then what fn returned
 unic.record = core.record
 
+--- A training step that is recorded at its second call and replayed from then on, on a GPU as one CUDA graph: see unic.capture's module.
+unic.capture = require "unic.capture"
+
 --- Seed the default generators of all open devices (and of those opened later).
 -- @param seed an integer
 function unic.manual_seed(seed)
@@ -229,6 +232,10 @@ unic.threads = core.threads
 -- @param name "cpu", "cuda", "cuda:1"
 -- @return the name
 unic.device = core.device_default
+do
+  local name = os.getenv "UNIC_DEVICE"
+  if name and name ~= "" then unic.device(name) end
+end
 
 --- Wait until a device has done everything it was given.
 -- @param device nil = the default device

@@ -585,7 +585,7 @@ describe("phantom on disk", function()
       assert.equal(48, image:width())
       assert.equal(8, image:bits())
       assert.equal(1, image:channels())
-      local tensor = image:tensor()
+      local tensor = image:tensor():to "cpu"
       assert.equal(hash(bytes(set, i)), hash(ffi.string(tensor:data_ptr(), 48 * 48)))
       local list = set:boxes(i)
       assert.equal(#list, #boxes[csv:get(row, "image")])

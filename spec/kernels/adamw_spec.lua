@@ -30,6 +30,7 @@ describe("adamw", function()
     case({ { 4, 5 } }, { grads = { ops.normal({ 4, 5 }, 1e-3) }, exp_avg = { ops.normal({ 4, 5 }, 1e-3) }, exp_avg_sq = { ops.uniform({ 4, 5 }, 0, 1e-6) },
       lr = 1, eps = 1e-2, note = "an eps larger than the roots" }),
     case({ { 3, 4 } }, { counted = true, note = "a step that was counted before" }),
+    case((function() local t = {} for i = 1, 190 do t[i] = { 1 + i % 5 } end return t end)(), { note = "more tensors than a launch takes" }),
     case({}, { note = "no tensors" }),
   }, {
     gradient = false, dtypes = { "f32" },
@@ -99,6 +100,21 @@ describe("adamw", function()
     assert.same_bits(plain, run(unic.channels_last))
     assert.same_bits(plain, run(function(g) return unic.cast(g, "bf16") end))   -- integers below 256 are exact in bf16
     assert.same_bits(plain, run(function(g) return unic.transpose(unic.contiguous(unic.transpose(g, 1, 2)), 1, 2) end))
+  end)
+
+  it("takes a tensor whose gradient lies differently between others", function()
+    local function run(change)
+      local p, g, m, v = {}, {}, {}, {}
+      for i = 1, 5 do
+        p[i], m[i], v[i] = unic.full({ 3, 4 }, i), unic.zeros { 3, 4 }, unic.zeros { 3, 4 }
+        g[i] = unic.reshape(unic.cast(unic.arange(12), "f32"), { 3, 4 })
+        if i % 2 == 0 then g[i] = change(g[i]) end
+      end
+      adamw(p, g, m, v, 0.1, unic.zeros {})
+      return p
+    end
+    local plain, mixed = run(function(g) return g end), run(function(g) return unic.transpose(unic.contiguous(unic.transpose(g, 1, 2)), 1, 2) end)
+    for i = 1, 5 do assert.same_bits(plain[i], mixed[i]) end
   end)
 
   it("updates channels-last parameters in place", function()

@@ -17,6 +17,19 @@ describe("argmax and argmin", function()
     assert.equal("i64", unic.argmax(unic.tensor { 1, 2 }).dtype)
   end)
 
+  it("find what the CPU finds, in all types", function()
+    for _, dtype in ipairs { "f32", "bf16", "f16", "f64", "i64", "i32", "u8", "bool" } do
+      for _, dim in ipairs { 1, 2, 3 } do
+        local found = {}
+        for _, device in ipairs { "cpu", unic.device() } do
+          local x = unic.randint_(unic.empty({ 3, 70, 41 }, { dtype = dtype, device = device }), dtype == "u8" and 0 or -30, 30, { rng = unic.new_generator(dim, device) })
+          found[#found + 1] = { unic.argmax(x, dim), unic.argmin(x, dim) }
+        end
+        for j, t in ipairs(found[1]) do assert.same_bits(t, found[2][j]:to("cpu")) end
+      end
+    end
+  end)
+
   it("compare i64 beyond 2^53 exactly", function()
     local x = unic.tensor({ 2 ^ 53, 2 ^ 53, 0 }, { dtype = "i64" })
     x:narrow(1, 2, 1):copy_(unic.add(x:narrow(1, 1, 1), 1))

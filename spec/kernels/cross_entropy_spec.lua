@@ -21,6 +21,8 @@ describe("cross_entropy", function()
     { x = ops.uniform({ 9, 2300 }, -6, 6), target = labels(9, 2300, -100), note = "rows longer than a buffer" },
     { x = ops.uniform({ 14, 1300 }, -6, 6), target = labels(14, 1300, -100), smoothing = 0.1, note = "large, smoothing" },
     { x = ops.uniform({ 1300, 14 }, -6, 6), target = labels(1300, 14, -100), note = "many short rows" },
+    { x = ops.uniform({ 5, 64 }, -6, 6), target = labels(5, 64, -100), smoothing = 0.1, note = "rows of whole vectors" },
+    { x = ops.uniform({ 5, 2053 }, -6, 6), target = labels(5, 2053, -100), note = "long rows that begin anywhere" },
     { x = { 3, 4 }, target = ops.values({ 1, 0, 3 }, "i32"), note = "i32 labels" },
     { x = { 0, 4 }, target = ops.ints({ 0 }, 0, 3), note = "no rows" },
     { x = { 6, 5 }, target = labels(6, 5, -100), weight = weight, smoothing = 0.2, reduction = "sum" },

@@ -16,6 +16,19 @@ describe("cumsum", function()
     assert.same({ { 1, 2 }, { 4, 6 } }, unic.cumsum(unic.tensor { { 1, 2 }, { 3, 4 } }, 1):totable())
   end)
 
+  it("is the CPU's for integers", function()
+    for _, dtype in ipairs { "i64", "i32", "u8", "bool" } do
+      for _, dim in ipairs { 1, 2 } do
+        local found = {}
+        for _, device in ipairs { "cpu", unic.device() } do
+          local x = unic.randint_(unic.empty({ 3, 1500 }, { dtype = dtype, device = device }), dtype == "u8" and 0 or -100, 100, { rng = unic.new_generator(5, device) })
+          found[#found + 1] = unic.cumsum(x, dim):to("cpu")
+        end
+        assert.same_bits(found[1], found[2])
+      end
+    end
+  end)
+
   it("does not lose small terms of a long f32 line", function()
     local y = unic.cumsum(unic.full({ 1000000 }, 0.1))
     assert.is_true(math.abs(y[1000000]:item() / (1000000 * 0.10000000149011612) - 1) < 1e-6)

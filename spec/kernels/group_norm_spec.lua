@@ -23,6 +23,8 @@ describe("group_norm", function()
     { x = { 1, 4, 90, 200 }, groups = 2, weight = { 4 }, note = "planes of several slices" },
     { x = { 1, 300, 9, 8 }, groups = 30, weight = { 300 }, bias = { 300 }, note = "rows of two tiles, several slices, groups across tiles" },
     { x = { 3, 96, 5, 5 }, groups = 32, weight = { 96 }, bias = { 96 }, note = "rows of one tile" },
+    { x = { 2, 32, 40, 30 }, groups = 4, weight = { 32 }, bias = { 32 }, note = "channels of whole vectors, several slices" },
+    { x = { 2, 64, 4, 4 }, groups = 64, weight = { 64 }, note = "small planes, a group per channel" },
     { x = { 0, 4, 3, 3 }, groups = 2, weight = { 4 }, bias = { 4 }, note = "no images" },
     { x = { 2, 4, 0, 3 }, groups = 2, weight = { 4 }, bias = { 4 }, note = "empty images" },
     { x = { 2, 0, 3, 3 }, groups = 2, weight = { 0 }, bias = { 0 }, note = "no channels" },

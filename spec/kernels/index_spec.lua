@@ -7,6 +7,8 @@ describe("index ops", function()
     { x = { 3, 5 }, dim = -1, ids = ops.values({ 4, 0 }, "i32") },
     { x = { 2, 4, 3 }, dim = 2, ids = ops.ints({ 6 }, 0, 3) },
     { x = { 40, 300 }, dim = 1, ids = ops.ints({ 90 }, 0, 39), note = "rows in several column blocks" },
+    { x = { 2, 9, 8 }, dim = 2, ids = ops.ints({ 20 }, 0, 8), note = "short rows of whole groups" },
+    { x = { 3, 50 }, dim = 2, ids = ops.ints({ 2100 }, 0, 49), note = "many positions" },
     { x = { 5, 3 }, dim = 1, ids = ops.ints({ 0 }, 0, 1), note = "no positions" },
     { x = { 5, 0 }, dim = 1, ids = ops.ints({ 2 }, 0, 1), note = "empty rows" },
   }, {
@@ -23,6 +25,7 @@ describe("index ops", function()
     { x = { 3, 5 }, dim = 1, ids = ops.ints({ 6, 5 }, 0, 2) },
     { x = { 3, 4, 5 }, dim = 2, ids = ops.ints({ 2, 7, 3 }, 0, 3), note = "fewer lines than x" },
     { x = { 70, 300 }, dim = -1, ids = ops.ints({ 70, 40 }, 0, 299), note = "several chunks" },
+    { x = { 2, 50 }, dim = 2, ids = ops.ints({ 2, 2100 }, 0, 49), note = "long lines of positions" },
     { x = { 3, 5 }, dim = 2, ids = ops.ints({ 3, 0 }, 0, 1), note = "no positions" },
   }, {
     errors = {

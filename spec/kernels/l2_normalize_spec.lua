@@ -9,6 +9,8 @@ describe("l2_normalize", function()
     { x = { 6 } },
     { x = { 2, 3, 2, 2 }, dim = 2, note = "along channels" },
     { x = ops.uniform({ 4, 3 }, -0.1, 0.1), eps = 1, note = "shorter than eps" },
+    { x = { 5, 512 }, note = "rows of whole vectors" },
+    { x = { 2, 16, 5, 3 }, dim = 2, note = "along channels of whole vectors" },
     { x = { 8, 2500 }, note = "rows longer than a buffer" },
     { x = { 3, 40, 150 }, dim = 2, note = "columns, several blocks" },
     { x = { 0, 4 }, note = "no rows" },

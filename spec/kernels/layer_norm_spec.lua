@@ -14,6 +14,11 @@ describe("layer_norm", function()
     { x = ops.normal({ 3, 6 }, 1, 5), weight = { 6 }, bias = { 6 }, note = "mean far from 0" },
     { x = ops.uniform({ 150, 70 }, -3, 3), weight = { 70 }, bias = { 70 }, note = "several chunks and a tail" },
     { x = { 9, 2500 }, weight = { 2500 }, bias = { 2500 }, note = "rows longer than a buffer" },
+    { x = { 21, 768 }, weight = { 768 }, bias = { 768 }, note = "rows that a warp holds" },
+    { x = { 2, 1024 }, weight = { 1024 }, note = "the longest of them" },
+    { x = { 3, 2048 }, weight = { 2048 }, bias = { 2048 }, note = "rows that a block holds" },
+    { x = { 2, 8192 }, weight = { 8192 }, bias = { 8192 }, note = "the longest of them" },
+    { x = { 2, 8200 }, weight = { 8200 }, bias = { 8200 }, note = "longer still" },
     { x = { 0, 4 }, weight = { 4 }, bias = { 4 }, note = "no rows" },
     { x = { 3, 0 }, weight = { 0 }, bias = { 0 }, note = "empty rows" },
   }, {
@@ -54,6 +59,8 @@ describe("add_layer_norm", function()
     { x = { 3, 6 }, residual = { 3, 6 }, weight = { 6 }, dropout = 1, note = "everything dropped" },
     { x = { 130, 70 }, residual = { 130, 70 }, weight = { 70 }, bias = { 70 }, dropout = 0.1, note = "several chunks and a tail, dropout" },
     { x = { 5, 2100 }, residual = { 5, 2100 }, weight = { 2100 }, bias = { 2100 }, dropout = 0.25, note = "rows longer than a buffer" },
+    { x = { 11, 512 }, residual = { 11, 512 }, weight = { 512 }, bias = { 512 }, dropout = 0.25, note = "rows that a warp holds" },
+    { x = { 2, 4096 }, residual = { 2, 4096 }, weight = { 4096 }, dropout = 0.25, note = "rows that a block holds" },
     { x = { 0, 4 }, residual = { 0, 4 }, weight = { 4 }, dropout = 0.5, note = "no rows" },
   }, {
     errors = {

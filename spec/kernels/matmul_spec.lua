@@ -18,6 +18,7 @@ describe("matmul", function()
     { a = { 2, 128, 128 }, b = { 2, 128, 128 }, note = "few large products" },
     { a = { 6, 5, 13, 20 }, b = { 20, 25 }, note = "leading dimensions folded into rows" },
     { a = { 150, 65 }, b = { 65, 70 }, note = "one large product" },
+    { a = { 70, 96 }, b = { 12, 96, 64 }, note = "a large matrix by a batch" },
     { a = { 0, 4 }, b = { 4, 2 }, note = "no rows" },
     { a = { 3, 0 }, b = { 0, 2 }, note = "nothing to sum" },
     { a = { 0, 3, 4 }, b = { 4, 2 }, note = "empty batch" },
@@ -77,6 +78,24 @@ describe("matmul", function()
       local ex, ey = grads("f64")
       assert.close(dx, ex)
       assert.close(dy, ey)
+    end
+  end)
+
+  it("multiplies heads that lie between each other", function()
+    local batch, rows, heads, width = 2, 96, 8, 64
+    local a = unic.randn({ batch, rows, heads, width }, { rng = unic.new_generator(1) })
+    local b = unic.randn({ batch, rows, heads, width }, { rng = unic.new_generator(2) })
+    local w = unic.randn({ batch, heads, rows, rows }, { rng = unic.new_generator(3) })
+    for _, dtype in ipairs { "f32", "bf16" } do
+      local function run(kind)
+        local x, y = unic.cast(unic.cast(a, dtype), kind):detach(), unic.cast(unic.cast(b, dtype), kind):detach()
+        x.requires_grad, y.requires_grad = true, true
+        local z = unic.matmul(unic.permute(x, { 1, 3, 2, 4 }), unic.permute(y, { 1, 3, 4, 2 }))
+        z:backward { gradient = unic.cast(unic.cast(w, dtype), kind) }
+        return { z:detach(), x.grad, y.grad }
+      end
+      local got, expected = run(dtype), run "f64"
+      for i = 1, 3 do assert.close(got[i], expected[i]) end
     end
   end)
 

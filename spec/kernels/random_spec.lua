@@ -68,6 +68,27 @@ describe("random fills", function()
     assert.same_bits(both, unic.cat({ first, second }, 1))
   end)
 
+  it("are the same numbers on every device", function()
+    local function both(name, dtype, ...)
+      local made = {}
+      for _, device in ipairs { "cpu", unic.device() } do
+        local args = { ... }
+        args[#args + 1] = { rng = unic.new_generator(21, device) }
+        made[#made + 1] = unic.core.ops.call[name](unic.empty({ 1003 }, { dtype = dtype, device = device }), unpack(args)):to("cpu")
+      end
+      return made[1], made[2]
+    end
+    for _, dtype in ipairs { "f32", "bf16", "f16", "f64" } do
+      assert.same_bits(both("uniform_", dtype, 0, 1))
+      local a, b = both("normal_", dtype, 0, 1)   -- the CPU with FMA or without; one rounding beside it
+      assert.close(a, b, ({ f32 = 2.4e-7, bf16 = 2 ^ -7, f16 = 2 ^ -10, f64 = 4.5e-16 })[dtype])
+    end
+    for _, dtype in ipairs { "f32", "bf16", "i64", "i32", "u8", "bool" } do
+      assert.same_bits(both("randint_", dtype, -3, 250))
+      assert.same_bits(both("bernoulli_", dtype, 0.3))
+    end
+  end)
+
   it("do not depend on the memory layout", function()
     for _, name in ipairs { "uniform_", "normal_", "bernoulli_" } do
       local a, b = unic.zeros { 2, 3, 4, 5 }, unic.channels_last(unic.zeros { 2, 3, 4, 5 })

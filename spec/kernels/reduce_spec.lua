@@ -44,6 +44,19 @@ describe("reductions", function()
     assert.equal("i64", x:sum().dtype)
     assert.equal(3, unic.tensor { true, true, true }:sum():item())
   end)
+  it("are the CPU's for integers, along any dimensions", function()
+    for _, dtype in ipairs { "i64", "i32", "u8", "bool" } do
+      for _, dims in ipairs { { 1 }, { 2 }, { 3 }, { 1, 3 }, { 1, 2, 3 } } do
+        local found = {}
+        for _, device in ipairs { "cpu", unic.device() } do
+          local x = unic.randint_(unic.empty({ 5, 60, 33 }, { dtype = dtype, device = device }), dtype == "u8" and 0 or -100, 100, { rng = unic.new_generator(5, device) })
+          found[#found + 1] = {}
+          for _, name in ipairs { "sum", "prod", "max", "min", "any", "all" } do table.insert(found[#found], (unic[name](x, dims))) end
+        end
+        for j, t in ipairs(found[1]) do assert.same_bits(t, found[2][j]:to("cpu")) end
+      end
+    end
+  end)
   it("of nothing are 0 or refused", function()
     assert.equal(0, unic.zeros(0):sum():item())
     assert.raises_at(nil, "nothing to reduce", function() return unic.zeros(0):max() end)

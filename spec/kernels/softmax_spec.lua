@@ -13,6 +13,10 @@ describe("softmax", function()
       { x = ops.uniform({ 7, 1300 }, -6, 6), note = "rows longer than a buffer" },
       { x = ops.uniform({ 3, 17, 150 }, -6, 6), dim = 2, note = "columns, several blocks" },
       { x = ops.uniform({ 300, 30 }, -9, 9), note = "many short rows" },
+      { x = { 5, 96 }, note = "short rows of whole groups" },
+      { x = { 3, 512 }, note = "longer rows of whole groups" },
+      { x = { 2, 2048 }, note = "long rows of whole groups" },
+      { x = { 3, 701 }, note = "longer rows" },
       { x = { 0, 4 }, note = "no rows" },
       { x = { 3, 0 }, note = "no classes" },
     }, {

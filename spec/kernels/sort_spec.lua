@@ -37,6 +37,21 @@ describe("sort and topk", function()
     assert.same({ 1, 0 }, select(2, unic.sort(v)):totable())
   end)
 
+  it("are the CPU's, bit by bit, for all types and lengths", function()
+    for _, dtype in ipairs { "f32", "bf16", "f16", "f64", "i64", "i32", "u8", "bool" } do
+      for _, n in ipairs { 33, 300, 2049, 4500 } do
+        local found = {}
+        for _, device in ipairs { "cpu", unic.device() } do
+          local x = unic.randint_(unic.empty({ 2, n }, { dtype = dtype, device = device }), dtype == "u8" and 0 or -90, 90, { rng = unic.new_generator(n, device) })
+          local v, ids = unic.sort(x, { descending = n == 300 })
+          local t, tids = unic.topk(x, 7, { largest = n == 300 })
+          found[#found + 1] = { v, ids, t, tids }
+        end
+        for j, t in ipairs(found[1]) do assert.same_bits(t, found[2][j]:to("cpu")) end
+      end
+    end
+  end)
+
   it("agree with each other", function()
     local x = unic.randn(9, 400)
     local sorted, where = unic.sort(x, { descending = true })
@@ -62,6 +77,14 @@ describe("randperm", function()
     local a, b = unic.randperm(100, { rng = rng }), unic.randperm(100, { rng = rng })
     assert.is_false((require "unic.testing").same_bits(a, b))
     assert.same_bits(unic.randperm(100, { rng = unic.new_generator(5) }), unic.randperm(100, { rng = unic.new_generator(5) }))
+  end)
+
+  it("is the CPU's", function()
+    for _, n in ipairs { 9, 1000, 5001 } do
+      local rng = unic.new_generator(3)
+      assert.same_bits(unic.randperm(n, { rng = unic.new_generator(3, "cpu") }), unic.randperm(n, { rng = rng }):to("cpu"))
+      assert.same({ 3, math.ceil(n / 2) }, rng:totable())
+    end
   end)
 
   it("puts every number everywhere about equally often", function()

@@ -22,7 +22,7 @@ describe("optim.GradScaler", function()
     it("leaves out a step that overflowed, and halves: " .. kind, function()
       local w = leaf { 1, 2 }
       local optimizer = optim[kind]({ w }, { lr = .1, weight_decay = .1, momentum = kind == "SGD" and .9 or nil })
-      local scaler = optim.GradScaler { init = 8, interval = 2, device = "cpu" }
+      local scaler = optim.GradScaler { init = 8, interval = 2 }
       local function step(factor)
         optimizer:zero_grad()
         scaler:scale((w * factor):sum()):backward()

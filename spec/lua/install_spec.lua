@@ -15,7 +15,7 @@ describe("an installed copy", function()
 
   -- Below /usr/local these are LuaJIT's own search paths.
   local function lua(code)
-    return shell(("cd / && LUA_PATH='%s/share/lua/5.1/?.lua;%s/share/lua/5.1/?/init.lua;;' LUA_CPATH='%s/lib/lua/5.1/?.so;;' luajit -e %s")
+    return shell(("cd / && unset UNIC_DEVICE && LUA_PATH='%s/share/lua/5.1/?.lua;%s/share/lua/5.1/?/init.lua;;' LUA_CPATH='%s/lib/lua/5.1/?.so;;' luajit -e %s")
       :format(prefix, prefix, prefix, "'" .. code:gsub("'", "'\\''") .. "'"))
   end
 

@@ -122,4 +122,30 @@ describe("unic.profile", function()
     local _, grad = unic.profile(step)
     assert.same_bits(step(), grad)
   end)
+
+  it("counts on meta the bytes and flops that the launches would have", function()
+    local function events(device)
+      local was = unic.device()
+      unic.device(device)
+      local model = unic.nn.Sequential(unic.nn.Linear(6, 8), unic.nn.GELU(), unic.nn.LayerNorm(8), unic.nn.Linear(8, 3))
+      local x, y = unic.zeros(4, 6), unic.zeros({ 4 }, { dtype = "i64" })
+      local adamw = unic.optim.AdamW(model:parameters(), { lr = 1e-3 })
+      local function step()
+        adamw:zero_grad()
+        unic.losses.cross_entropy(model(x), y):backward()
+        adamw:step()
+      end
+      step()
+      local list = unic.profile(step).events
+      unic.device(was)
+      local seen = {}   -- without the services, which have nothing to fill there
+      for _, e in ipairs(list) do
+        if e.kind ~= "form" and e.op ~= "fill" then seen[#seen + 1] = ("%s %s %d bytes %d flops"):format(e.op, e.kind, e.bytes, e.flops) end
+      end
+      return seen
+    end
+    local meta = events "meta"
+    assert.is_true(#meta > 10)
+    assert.same(events "cpu", meta)
+  end)
 end)

@@ -34,6 +34,13 @@ function bad.specs(rows, words)
       assert.is_nil(sentences[sentence], "the sentence stands elsewhere, too")
       sentences[sentence] = place
       local text, cut = sentence:gsub(" %.%.%.$", "")
+      -- The same sentence on every device, which it names. What only a kernel sees is raised at the next synchronisation there: the op's own spec has it.
+      if unic.device() ~= "cpu" then
+        if sentence:find(" at position %d+ is outside") then return end
+        for _, part in ipairs { "] on cpu", "before it are on cpu", 't:to("cpu") moves', "[memory] cpu: " } do
+          text = text:gsub(plain(part), (part:gsub("cpu", unic.device()):gsub("%%", "%%%%")))
+        end
+      end
       text = plain(text:gsub("SPEC", place))
       for word, value in pairs(words and words() or {}) do text = text:gsub(word, (plain(value):gsub("%%", "%%%%"))) end
       local where = file and ("[^\n]-" .. plain(file) .. ":%d+: ") or (plain(place) .. ": ")

@@ -5,8 +5,9 @@ local core = require "unic.core"
 
 local blocked = {}
 
---- Channels per block on this processor's table; 0: it has no blocked layout.
+--- Channels per block on this processor's table; 0: it has no blocked layout. No other device has one.
 function blocked.size()
+  if unic.device() ~= "cpu" then return 0 end
   local isa = core.isa()
   return isa == "avx2" and 8 or isa:find "^avx512" and 16 or 0
 end

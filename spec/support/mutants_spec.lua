@@ -87,19 +87,21 @@ describe("mutants", function()
     assert.equal(before, source())
   end)
 
-  it("has faults that can all be planted", function()
-    local file = assert(io.open("spec/check/mutants.csv", "rb"))
-    local rows = mutants.parse(file:read("*a"))
-    file:close()
-    local seen = {}
-    for _, row in ipairs(rows) do
-      local text = assert(io.open(row.file, "rb"), row.file):read("*a")
-      local first = text:find(row.original, 1, true)
-      assert.is_truthy(first, ("mutants.csv line %d: the original text is not in %s"):format(row.line, row.file))
-      assert.is_nil(text:find(row.original, first + 1, true), ("mutants.csv line %d: the original text is twice in %s"):format(row.line, row.file))
-      local key = row.file .. "\0" .. row.original .. "\0" .. row.replacement
-      assert.is_nil(seen[key], ("mutants.csv line %d: planted twice"):format(row.line))
-      seen[key] = true
-    end
-  end)
+  for _, name in ipairs { "mutants.csv", "cuda_mutants.csv" } do
+    it("has faults that can all be planted: " .. name, function()
+      local file = assert(io.open("spec/check/" .. name, "rb"))
+      local rows = mutants.parse(file:read("*a"))
+      file:close()
+      local seen = {}
+      for _, row in ipairs(rows) do
+        local text = assert(io.open(row.file, "rb"), row.file):read("*a")
+        local first = text:find(row.original, 1, true)
+        assert.is_truthy(first, ("%s line %d: the original text is not in %s"):format(name, row.line, row.file))
+        assert.is_nil(text:find(row.original, first + 1, true), ("%s line %d: the original text is twice in %s"):format(name, row.line, row.file))
+        local key = row.file .. "\0" .. row.original .. "\0" .. row.replacement
+        assert.is_nil(seen[key], ("%s line %d: planted twice"):format(name, row.line))
+        seen[key] = true
+      end
+    end)
+  end
 end)

@@ -175,6 +175,16 @@ local function run(info, case, dtype, through, options, layout, times)
   return result
 end
 
+-- The f64 form on the CPU, whatever the device: what all forms of all devices are compared with.
+local function reference_run(...)
+  local device = unic.device()
+  unic.device "cpu"
+  local ok, result = pcall(run, ...)
+  unic.device(device)
+  if not ok then error(result, 0) end
+  return result
+end
+
 local function tolerance_of(options, dtype)
   return options.tolerance and options.tolerance[dtype] or testing.tolerance[dtype]
 end
@@ -260,7 +270,11 @@ local function made_again(info, case, dtype, layout)
   return count
 end
 
+-- Instruction sets and thread counts are the CPU's.
+local function thread_counts() return unic.device() == "cpu" and { 1, 2 } or { 1 } end
+
 local function tables()
+  if unic.device() ~= "cpu" then return { (core.isa()) } end
   local _, best = core.isa()
   local list = {}
   for _, name in ipairs { "base", "avx2", "avx512", "avx512_bf16" } do
@@ -349,11 +363,11 @@ function ops.check(name, cases, options)
 
         for _, dtype in ipairs(dtypes) do
           it(dtype .. " forms agree with f64", function()
-            local reference = run(info, case, "f64", dtype, options)
+            local reference = reference_run(info, case, "f64", dtype, options)
             for _, table_name in ipairs(tables()) do
               core.isa(table_name)
               local first
-              for _, count in ipairs { 1, 2 } do
+              for _, count in ipairs(thread_counts()) do
                 unic.threads(count)
                 local result = run(info, case, dtype, dtype, options)
                 compare(result, reference, tolerance_of(options, dtype), ("%s %s %d threads"):format(dtype, table_name, count))
@@ -369,7 +383,7 @@ function ops.check(name, cases, options)
 
         if options.layouts ~= false and case.layouts ~= false then
           it("other memory layouts give the same values", function()
-            local reference = run(info, case, "f64", "f32", options)
+            local reference = reference_run(info, case, "f64", "f32", options)
             for _, layout in ipairs { "transposed", "channels_last", "mixed", "mixed_last" } do
               compare(run(info, case, "f32", "f32", options, layout), reference, tolerance_of(options, "f32"), "f32 " .. layout)
               compare(run(info, case, "f64", "f32", options, layout), reference, options.tolerance and options.tolerance.f64 or 1e-10, "f64 " .. layout)
@@ -405,7 +419,7 @@ function ops.check(name, cases, options)
               for _, dtype in ipairs { "f64", unpack(dtypes) } do
                 for _, table_name in ipairs(dtype == "f64" and { (core.isa()) } or tables()) do
                   core.isa(table_name)
-                  for _, count in ipairs { 1, 2 } do
+                  for _, count in ipairs(thread_counts()) do
                     unic.threads(count)
                     remade = remade + made_again(info, case, dtype)
                   end
@@ -448,7 +462,8 @@ function ops.check(name, cases, options)
         local ok, why = pcall(function()
           local named = build(info, case, "f32", "f32")
           for key, v in pairs(case) do if named[key] == nil then named[key] = v end end
-          return core.ops.call[name](named)
+          core.ops.call[name](named)
+          unic.synchronize()   -- what only a kernel can see is raised here
         end)
         if ok then error("nothing was raised", 0) end
         why = tostring(why)
