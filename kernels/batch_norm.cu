@@ -393,16 +393,18 @@ template <class T> norm<T> norm_of(const unic_kernel *k, const unic_wide<T> *mea
   return a;
 }
 
-bool vectors_of(const unic_kernel *k) {
-  return unic_channel_vectors(k->type, k->in[X].shape[1], (const char *)k->in[X].data, (const char *)k->in[RESIDUAL].data, (const char *)k->out[Y].data, (const char *)k->dout[Y].data,
-                              (const char *)k->dout2[Y].data, (const char *)k->din[X].data, (const char *)k->din[RESIDUAL].data, (const char *)k->out[MASK].data);
+bool vectors_of(const unic_kernel *k, bool gradients) {
+  if (!unic_channel_vectors(k->type, k->in[X].shape[1], (const char *)k->in[X].data, (const char *)k->in[RESIDUAL].data, (const char *)k->out[Y].data, (const char *)k->out[MASK].data))
+    return false;
+  /* What belongs to gradients is undefined in a forward and a remake: garbage there once decided how sums are cut, and with it their bits. */
+  return !gradients || unic_aligned16((const char *)k->dout[Y].data, (const char *)k->dout2[Y].data, (const char *)k->din[X].data, (const char *)k->din[RESIDUAL].data);
 }
 
 unic_status batch_norm_forward(const unic_kernel *k) {
   const unic_view *x = &k->in[X];
   cudaStream_t stream = unic_cuda_stream(k);
   if (x->shape[1] == 0) return UNIC_OK;
-  unic_vectors(k->type, vectors_of(k), [&](auto t, auto v) {
+  unic_vectors(k->type, vectors_of(k, false), [&](auto t, auto v) {
     using T = decltype(t);
     using W = unic_wide<T>;
     constexpr int V = decltype(v)::value;
@@ -431,7 +433,7 @@ unic_status batch_norm_forward(const unic_kernel *k) {
 /* y again: the last pass of the forward. */
 unic_status batch_norm_remake(const unic_kernel *k) {
   if (k->in[X].numel == 0) return UNIC_OK;
-  unic_vectors(k->type, vectors_of(k), [&](auto t, auto v) {
+  unic_vectors(k->type, vectors_of(k, false), [&](auto t, auto v) {
     using T = decltype(t);
     constexpr int V = decltype(v)::value;
     const unic_cut c = unic_cut_of(&k->in[X], V);
@@ -449,7 +451,7 @@ unic_status batch_norm_backward(const unic_kernel *k) {
       if (i == X || i == WEIGHT || i == BIAS || i == RESIDUAL) UNIC_TRY(unic_zero_gradient(k, i));
     return UNIC_OK;
   }
-  unic_vectors(k->type, vectors_of(k), [&](auto t, auto v) {
+  unic_vectors(k->type, vectors_of(k, true), [&](auto t, auto v) {
     using T = decltype(t);
     using W = unic_wide<T>;
     constexpr int V = decltype(v)::value;
