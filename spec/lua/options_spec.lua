@@ -28,7 +28,7 @@ end
 describe("options", function()
   it("have the defaults of the recipe, then those all recipes share", function()
     local opt = parse ""
-    assert.same({ "resnet", 0.07, true, false, { 1, 2 }, 100, 32, "cpu" },
+    assert.same({ "resnet", 0.07, true, false, { 1, 2 }, 100, 32, require("unic").device() },
       { opt.vision, opt.tau, opt.shuffle, opt.flip, opt.sizes, opt.steps, opt.batch, opt.device })
     assert.is_nil(opt.run)
     assert.is_false(opt:given "tau")

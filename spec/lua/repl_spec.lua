@@ -30,7 +30,7 @@ describe("the prompt", function()
     local screen
 
     local function open(words, env)
-      local all = { TERM = "xterm", XDG_STATE_HOME = folder .. "/state", NO_COLOR = false, LANG = "C", LC_ALL = false, LC_CTYPE = false }
+      local all = { TERM = "xterm", XDG_STATE_HOME = folder .. "/state", NO_COLOR = false, UNIC_DEVICE = false, LANG = "C", LC_ALL = false, LC_CTYPE = false }
       for key, value in pairs(env or {}) do all[key] = value end
       screen = pty.open(root .. "/unic " .. (words or ""), { env = all })
       screen:expect("> ")

@@ -96,7 +96,7 @@ M.add(a, b)
     local text = about("unic")
     assert.truthy(text:find("^unic\n  Unic: tensors"))
     assert.truthy(text:find("\n  full +A tensor filled with one value%."))
-    assert.truthy(about("t"):find("^t: %[f32 2 cpu%]\nmethods"))
+    assert.truthy(about("t"):find("^t: %[f32 2 %S+%]\nmethods"))
     assert.truthy(about("unic.format.tensor"):find("^unic%.format%.tensor%(t, options%)"))
   end)
 

@@ -33,7 +33,7 @@ describe("unic.repl.pretty", function()
   end)
 
   it("shows objects by their __tostring, inside a table by one line", function()
-    local tensor = require("unic").tensor{1, 2}
+    local tensor = require("unic").tensor({ 1, 2 }, { device = "cpu" })
     local layer = setmetatable({}, { __tostring = function() return "Linear(3, 4)\n[16 parameters]" end })
     local module = setmetatable({}, { __tostring = function() return "Linear(\n  3\n)" end })
     assert.equal(" 1  2\n[f32 2 cpu]", pretty.text(tensor))
