@@ -7,6 +7,7 @@
 
 #include "cuda.cuh"
 #include "maths_rows.h"
+#include "precise64.h"
 
 #define UNIC_MATH static __device__ __forceinline__
 
@@ -71,26 +72,8 @@ template <class W> UNIC_MATH W unic_math_powb(W a, W b) { return a == 0 && b >= 
 /* ---------------------------------------------------------------- sine and cosine */
 
 /* sin and cos of r in [-pi/4, pi/4]: their series. */
-UNIC_MATH double unic_math_sin_small(double r) {
-  double z = r * r, p = -1.0 / 1307674368000.0;
-  p = p * z + 1.0 / 6227020800.0;
-  p = p * z - 1.0 / 39916800.0;
-  p = p * z + 1.0 / 362880.0;
-  p = p * z - 1.0 / 5040.0;
-  p = p * z + 1.0 / 120.0;
-  p = p * z - 1.0 / 6.0;
-  return r + r * z * p;
-}
-UNIC_MATH double unic_math_cos_small(double r) {
-  double z = r * r, p = 1.0 / 20922789888000.0;
-  p = p * z - 1.0 / 87178291200.0;
-  p = p * z + 1.0 / 479001600.0;
-  p = p * z - 1.0 / 3628800.0;
-  p = p * z + 1.0 / 40320.0;
-  p = p * z - 1.0 / 720.0;
-  p = p * z + 1.0 / 24.0;
-  return 1 - (0.5 * z - z * z * p);
-}
+UNIC_MATH double unic_math_sin_small(double r) { return unic_sin_small(r); }
+UNIC_MATH double unic_math_cos_small(double r) { return unic_cos_small(r); }
 UNIC_MATH float unic_math_sin_small(float r) {
   float z = r * r, p = 1.0f / 362880.0f;
   p = p * z - 1.0f / 5040.0f;
