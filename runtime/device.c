@@ -89,6 +89,7 @@ static void device_kinds(char *out, size_t bytes) {
     }
   }
   globfree(&found);
+  for (char *c = out; *c; c++) if (*c == '_') *c = '-';   /* as the device is called, not its file */
 }
 
 static unic_status plugin_load(const char *kind, const unic_device_api **api) {

@@ -74,6 +74,10 @@ describe("the emulated GPU", function()
     assert.matches("%[memory%] cuda%-emu:0: 2048 bytes asked for, the device has no room for them", shell("EMU_FAIL_MALLOC=2 ./unic -e '" .. line .. "'"))
   end)
 
+  it("stands by its name among the devices of this build", function()
+    assert.raises_at(nil, "there is no device 'tpu' in this build, expected one of: cpu, meta, .*cuda%-emu", function() return unic.ones(1, { device = "tpu" }) end)
+  end)
+
   it("times launches by its own clock", function()
     local report = unic.profile(function() unic.randn(64, 64, { device = "cuda-emu" }):relu():sum() end)
     assert.is_true(#report.events >= 3)
