@@ -292,6 +292,13 @@ static struct winograd tiled(const unic_kernel *k, const struct roles *r, bool l
   return winograd_plan(r->data ? r->result : r->image, r->data ? r->image : r->result, &k->in[WEIGHT], k->arg[PADDING].ints, r->data);
 }
 
+/* oneDNN writes past its workspace in the weight gradient of a 1x1 convolution with a stride over channels-last images of fewer channels than a block (seen
+ * with 2.6; uxlfoundation/oneDNN issue 6035): other bits from run to run, a thread that waits for ever, or a crash. Its general implementation takes these. */
+static bool overruns(const unic_kernel *k, const struct roles *r, bool last) {
+  const unic_view *w = &k->in[WEIGHT];
+  return (last || !r->image->block) && w->shape[1] < 16 && w->shape[2] * w->shape[3] == 1 && (k->arg[STRIDE].ints[0] > 1 || k->arg[STRIDE].ints[1] > 1);
+}
+
 /* Everything in one type, with the images as they lie or (last) all channels-last. dnnl_unimplemented: not like this. */
 static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dtype, bool last, bool insist) {
   struct roles r = roles_of(k);
@@ -323,6 +330,7 @@ static dnnl_status_t make_in(const unic_kernel *k, struct plan *p, unic_dtype dt
   p->owns = r.weights && !last && own_weights(k, p, &r, dtype, &g);
   if (s == dnnl_success && r.weights && !p->owns) {
     g.winograd = winograd(k, dtype, last);
+    g.not_1x1 = overruns(k, &r, last);
     s = unic_dnnl_convolution(&p->weights, dnnl_backward_weights, mx, unic_dnnl_desc_md(&dw), NULL, my, &g, mw);
     if (g.winograd && (s == dnnl_unimplemented || (s == dnnl_success && p->weights.scratch > WINOGRAD_SCRATCH))) {
       g.winograd = false;

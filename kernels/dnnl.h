@@ -271,7 +271,14 @@ static inline const char *unic_dnnl_primitive_name(const unic_dnnl_primitive *p)
 typedef struct unic_dnnl_geometry {
   int64_t stride[2], dilation[2] /* 1: dense */, before[2], after[2];
   bool winograd;   /* Winograd's algorithm instead of the direct one */
+  bool not_1x1;    /* without the implementations for 1x1 kernels alone */
 } unic_dnnl_geometry;
+
+static inline bool unic_dnnl_is_1x1(const_dnnl_primitive_desc_t desc) {
+  const char *name = "";
+  dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
+  return strstr(name, "1x1") != NULL;
+}
 
 #if DNNL_VERSION_MAJOR == 2
 static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *out, dnnl_prop_kind_t kind, unic_dnnl_md x, unic_dnnl_md w, unic_dnnl_md b,
@@ -284,7 +291,18 @@ static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *ou
   if (kind == dnnl_backward_data) s = dnnl_dilated_convolution_backward_data_desc_init(&d, algorithm, x, w, y, stride, dilate, before, after);
   else if (kind == dnnl_backward_weights) s = dnnl_dilated_convolution_backward_weights_desc_init(&d, algorithm, x, w, b, y, stride, dilate, before, after);
   else s = dnnl_dilated_convolution_forward_desc_init(&d, kind, algorithm, x, w, b, y, stride, dilate, before, after);
-  return s != dnnl_success ? s : dnnl_primitive_desc_create(out, &d, attr, unic_dnnl.engine, hint);
+  if (s != dnnl_success || !g->not_1x1) return s != dnnl_success ? s : dnnl_primitive_desc_create(out, &d, attr, unic_dnnl.engine, hint);
+  dnnl_primitive_desc_iterator_t each;
+  s = dnnl_primitive_desc_iterator_create(&each, &d, attr, unic_dnnl.engine, hint);
+  while (s == dnnl_success) {
+    *out = dnnl_primitive_desc_iterator_fetch(each);
+    if (*out && !unic_dnnl_is_1x1(*out)) break;
+    if (*out) dnnl_primitive_desc_destroy(*out);
+    *out = NULL;
+    s = dnnl_primitive_desc_iterator_next(each);
+  }
+  if (each) dnnl_primitive_desc_iterator_destroy(each);
+  return s == dnnl_iterator_ends ? dnnl_unimplemented : s;
 }
 #else
 static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *out, dnnl_prop_kind_t kind, unic_dnnl_md x, unic_dnnl_md w, unic_dnnl_md b,
@@ -292,11 +310,20 @@ static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *ou
   dnnl_dims_t stride = {g->stride[0], g->stride[1]}, dilate = {g->dilation[0] - 1, g->dilation[1] - 1};
   dnnl_dims_t before = {g->before[0], g->before[1]}, after = {g->after[0], g->after[1]};
   dnnl_alg_kind_t algorithm = g->winograd ? dnnl_convolution_winograd : dnnl_convolution_direct;
+  dnnl_status_t s;
   if (kind == dnnl_backward_data)
-    return dnnl_convolution_backward_data_primitive_desc_create(out, unic_dnnl.engine, algorithm, x, w, y, stride, dilate, before, after, hint, attr);
-  if (kind == dnnl_backward_weights)
-    return dnnl_convolution_backward_weights_primitive_desc_create(out, unic_dnnl.engine, algorithm, x, w, b, y, stride, dilate, before, after, hint, attr);
-  return dnnl_convolution_forward_primitive_desc_create(out, unic_dnnl.engine, kind, algorithm, x, w, b, y, stride, dilate, before, after, attr);
+    s = dnnl_convolution_backward_data_primitive_desc_create(out, unic_dnnl.engine, algorithm, x, w, y, stride, dilate, before, after, hint, attr);
+  else if (kind == dnnl_backward_weights)
+    s = dnnl_convolution_backward_weights_primitive_desc_create(out, unic_dnnl.engine, algorithm, x, w, b, y, stride, dilate, before, after, hint, attr);
+  else
+    s = dnnl_convolution_forward_primitive_desc_create(out, unic_dnnl.engine, kind, algorithm, x, w, b, y, stride, dilate, before, after, attr);
+  while (s == dnnl_success && g->not_1x1 && unic_dnnl_is_1x1(*out)) {
+    s = dnnl_primitive_desc_next_impl(*out);
+    if (s == dnnl_success) continue;
+    dnnl_primitive_desc_destroy(*out);
+    *out = NULL;
+  }
+  return s == dnnl_last_impl_reached ? dnnl_unimplemented : s;
 }
 #endif
 
