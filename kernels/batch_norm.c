@@ -1,7 +1,8 @@
 /* batch_norm: y = relu?((x - mean_c) rstd_c weight_c + bias_c + residual?) over all but the channels.
  *
  * Shapes: x, residual, y [N,C] or [N,C,H,W]; weight, bias, running_mean, running_var, mean, rstd [C]. R = N H W rows of C channels.
- * training: mean and (biased) variance of x; running_mean and running_var (unbiased) move by `momentum`. Otherwise the running ones normalise.
+ * training: mean and (biased) variance of x; running_mean and running_var (unbiased) move by `momentum`, and num_batches_tracked counts (here, because an
+ * op of its own for a single number costs ResNet-50 53 launches a step). Otherwise the running ones normalise.
  * Saved: x, weight, bias, mean, rstd, and a bit mask of the ReLU where a residual makes recomputing it from x impossible (1/32 of an f32
  * activation; without a residual the mask is recomputed from x). y itself is made again from these and the residual (remake.h).
  * Gradients: with g = the sum of dy's addends where the ReLU let through,
@@ -21,7 +22,7 @@
  * Over 500 lines: the kernels around five loops (batch_norm.h has what is inside them) and the plain f64 form belong to one op. */
 #include "batch_norm.h"
 
-enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRAINING, MOMENTUM, EPS, RELU };
+enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRACKED, TRAINING, MOMENTUM, EPS, RELU };
 enum { Y, MEAN, RSTD, MASK };
 
 #if UNIC_LOOPS
@@ -118,6 +119,9 @@ static unic_status batch_norm_shape(unic_call *c) {
     if (!training && !c->in[i]) return unic_fail_arg(c, i, "it is missing, expected the running statistics when training = false");
     if (training && !c->in[i] && c->in[RUNNING_MEAN + RUNNING_VAR - i]) return unic_fail_arg(c, i, "it is missing, expected both running statistics or neither");
   }
+  const unic_tensor *tracked = c->in[TRACKED];
+  if (tracked && (tracked->dtype != UNIC_I64 || tracked->ndim != 0))
+    return unic_fail_arg(c, TRACKED, "%s was given, expected i64 []", unic_tensor_describe(tracked, text, sizeof text));
   if (!(c->arg[EPS].number >= 0)) return unic_fail_arg(c, EPS, "%g was given, expected at least 0", c->arg[EPS].number);
   if (!(c->arg[MOMENTUM].number >= 0 && c->arg[MOMENTUM].number <= 1)) return unic_fail_arg(c, MOMENTUM, "%g was given, expected 0 to 1", c->arg[MOMENTUM].number);
 
@@ -211,6 +215,11 @@ static void fill(float *to, const void *from, bool present, float otherwise, int
   for (int64_t c = 0; c < padded; c++) to[c] = c < n && present ? ((const float *)from)[c] : otherwise;
 }
 
+/* One more batch in training. */
+static void count(const unic_kernel *k) {
+  if (k->arg[TRAINING].integer && k->in[TRACKED].present) ++*(int64_t *)k->in[TRACKED].data;
+}
+
 static unic_status batch_norm_forward(const unic_kernel *k) {
   const struct plan *p = k->plan;
   int64_t channels = k->in[X].shape[1], padded = p->padded;
@@ -221,6 +230,7 @@ static unic_status batch_norm_forward(const unic_kernel *k) {
   float *running_mean = k->in[RUNNING_MEAN].data, *running_var = k->in[RUNNING_VAR].data;
   bool training = k->arg[TRAINING].integer;
   double eps = k->arg[EPS].number, momentum = k->arg[MOMENTUM].number, unbiased = w.rows > 1 ? w.rows / (w.rows - 1) : 1;
+  count(k);
   for (int64_t c = 0; c < 2 * padded; c++) joined[c] = 0;
   if (!training) {
     fill(joined, running_mean, true, 0, channels, padded);
@@ -376,6 +386,7 @@ static unic_status batch_norm_reference(const unic_kernel *k) {
   const unic_view *x = &k->in[X];
   int64_t images = x->shape[0], pixels = pixels_of(x), rows = images * pixels;
   double momentum = k->arg[MOMENTUM].number;
+  count(k);
   for (int64_t c = 0; c < x->shape[1]; c++) {
     double mean = 0, var = 0, *running_mean = k->in[RUNNING_MEAN].data, *running_var = k->in[RUNNING_VAR].data;
     if (k->arg[TRAINING].integer) {
@@ -463,7 +474,7 @@ static unic_status batch_norm_reference_backward(const unic_kernel *k) {
 static const unic_op op_batch_norm = {
   .name = "batch_norm",
   .signature = "x: tensor, weight: tensor<wide>?[C], bias: tensor<wide>?[C], running_mean!: tensor<wide>?[C], running_var!: tensor<wide>?[C], residual: tensor?, "
-               "training: bool = true, momentum: number = 0.1, eps: number = 1e-5, relu: bool = false -> y, (mean, rstd, mask)",
+               "num_batches_tracked!: tensor<int>?, training: bool = true, momentum: number = 0.1, eps: number = 1e-5, relu: bool = false -> y, (mean, rstd, mask)",
   .doc = "Batch normalisation over everything but the channels, with an optional residual and ReLU in the same pass: relu?(norm(x) weight + bias + residual?).\n"
          "x: [N, C] or [N, C, H, W]\n"
          "weight: scale of each channel; 1 when absent\n"
@@ -471,6 +482,7 @@ static const unic_op op_batch_norm = {
          "running_mean: moved towards the batch's mean in training, used as the mean otherwise\n"
          "running_var: the same for the variance (unbiased)\n"
          "residual: added before the ReLU, of the shape of x\n"
+         "num_batches_tracked: i64 without dimensions, one more after a call in training\n"
          "training: normalise by the batch's statistics (true) or by the running ones\n"
          "momentum: how far the running statistics move, 0 to 1\n"
          "eps: added to the variance under the root\n"

@@ -17,7 +17,7 @@
 
 namespace {
 
-enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRAINING, MOMENTUM, EPS, RELU };
+enum { X, WEIGHT, BIAS, RUNNING_MEAN, RUNNING_VAR, RESIDUAL, TRACKED, TRAINING, MOMENTUM, EPS, RELU };
 enum { Y, MEAN, RSTD, MASK };
 enum { THREADS = UNIC_CUT_THREADS, ROWS = UNIC_CUT_ROWS, AHEAD = 4, JOIN_ACROSS = 8, JOIN_DOWN = 32 };
 
@@ -83,6 +83,7 @@ template <class T, int V> __global__ void __launch_bounds__(THREADS) moments_ker
 template <class W> struct join {
   const double *partial;
   W *mean, *rstd, *running_mean, *running_var;
+  long long *tracked;   /* NULL: nobody counts */
   double eps, momentum;
   bool training;
 };
@@ -100,12 +101,13 @@ static __device__ __forceinline__ double column_sum(double v, double *room) {
   return v;
 }
 
-/* Mean and rstd of JOIN_ACROSS channels, and the running statistics' step. */
+/* Mean and rstd of JOIN_ACROSS channels, and the running statistics' step; the first thread counts the batch. */
 template <class W> __global__ void __launch_bounds__(JOIN_ACROSS *JOIN_DOWN) join_kernel(unic_cut c, join<W> j) {
   UNIC_SHARED(double, room, [JOIN_ACROSS * JOIN_DOWN]);
   const int channel = blockIdx.x * JOIN_ACROSS + threadIdx.x % JOIN_ACROSS, down = threadIdx.x / JOIN_ACROSS;
   const bool in = channel < c.channels;
   double mean = 0, var = 0;
+  if (j.tracked && blockIdx.x == 0 && threadIdx.x == 0) ++*j.tracked;
   if (j.training) {
     double sum = 0, squares = 0;
     for (unsigned g = down; in && g < c.chunks; g += JOIN_DOWN) {
@@ -416,6 +418,7 @@ unic_status batch_norm_forward(const unic_kernel *k) {
     j.rstd = k->out[RSTD].data ? (W *)k->out[RSTD].data : spare + c.channels;
     j.running_mean = (W *)k->in[RUNNING_MEAN].data;
     j.running_var = (W *)k->in[RUNNING_VAR].data;
+    j.tracked = k->arg[TRAINING].integer && k->in[TRACKED].present ? (long long *)k->in[TRACKED].data : nullptr;
     j.eps = k->arg[EPS].number;
     j.momentum = k->arg[MOMENTUM].number;
     j.training = k->arg[TRAINING].integer;

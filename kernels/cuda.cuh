@@ -82,7 +82,7 @@ static __device__ __forceinline__ float unic_exp2(float x) {
 #define UNIC_ARGUMENT const __grid_constant__
 #endif
 
-/* The table of one file: UNIC_CUDA_OPS(scale, {"scale", {.forward = scale_forward}}, {"increment", {.forward = increment_forward}}). */
+/* The table of one file: UNIC_CUDA_OPS(sgd, {"sgd", {.forward = forward}}). */
 #define UNIC_CUDA_OPS(file, ...) \
   extern "C" const unic_cuda_op unic_cuda_ops_##file[]; \
   const unic_cuda_op unic_cuda_ops_##file[] = {__VA_ARGS__, {nullptr, {}}}

@@ -1,12 +1,11 @@
-/* scale_: every tensor of a list times one scalar, in place (gradient clipping, loss-scale removal); increment_: x += a constant, in place
- * (step counters). The factor is a tensor on the device, so that a recorded step reads the value of the day.
+/* scale_: every tensor of a list times one scalar, in place (gradient clipping, loss-scale removal). The factor is a tensor on the
+ * device, so that a recorded step reads the value of the day.
  *
  *   values[m][i] *= by          computed in f32 (f64 for f64)
  * Bits: any_threads. */
 #include "loops.h"
 
 enum { VALUES, BY };
-enum { X, STEP };
 
 struct scale { void *data; int dtype; double by; };
 
@@ -50,25 +49,11 @@ static unic_status scale_forward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-static unic_status increment_forward(const unic_kernel *k) {
-  const unic_view *x = &k->in[X];
-  for (int64_t i = 0; i < x->numel; i++) {
-    if (x->dtype == UNIC_I64) ((uint64_t *)x->data)[i] += (uint64_t)(int64_t)k->arg[STEP].number;
-    else unic_element_set(x->data, x->dtype, i, unic_element_get(x->data, x->dtype, i) + k->arg[STEP].number);
-  }
-  return UNIC_OK;
-}
-
 static const unic_op op_scale = {
   .name = "scale_", .signature = "values!: tensors<float>, by: scalar ->",
   .doc = "Multiply every tensor of a list by one number, in place.\n  values  a list of tensors\n  by  a number or a tensor without dimensions",
   .layouts = "values:dense", .shape = no_shape, .cpu = {.forward = scale_forward}, .flags = UNIC_OP_INPLACE | UNIC_OP_NO_GRAD};
 
-static const unic_op op_increment = {
-  .name = "increment_", .signature = "x!: tensor<any>, step: number = 1 ->",
-  .doc = "Add a constant to every element, in place. For small tensors: counters.\n  step  what is added",
-  .shape = no_shape, .cpu = {.forward = increment_forward}, .flags = UNIC_OP_INPLACE | UNIC_OP_METHOD | UNIC_OP_NO_GRAD};
-
-UNIC_OPS(scale, &op_scale, &op_increment);
+UNIC_OPS(scale, &op_scale);
 
 #endif

@@ -1,11 +1,10 @@
-/* scale_ and increment on the GPU (kernels/scale.c): x *= by over a list of dense tensors; x += step. The list goes in
- * one launch for about 140 tensors (multi.cuh), of any floating types; 2 bytes are moved per byte of x, none when the factor is 1. */
+/* scale_ on the GPU (kernels/scale.c): x *= by over a list of dense tensors. The list goes in one launch for
+ * about 140 tensors (multi.cuh), of any floating types; 2 bytes are moved per byte of x, none when the factor is 1. */
 #include "multi.cuh"
 
 namespace {
 
 enum { VALUES, BY };
-enum { X, STEP = 1 };
 
 template <class T> __device__ __forceinline__ void scale_chunk(T *x, int64_t begin, int64_t end, bool wide, double factor) {
   constexpr int V = unic_vector<T>;
@@ -45,24 +44,6 @@ unic_status scale_forward(const unic_kernel *k) {
   return UNIC_OK;
 }
 
-/* All of x, of any type; row-major. */
-template <class T> __global__ void increment_kernel(T *x, double step, int64_t n) {
-  for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
-    if constexpr (sizeof(unic_wide<T>) == sizeof(float) && !unic_is_integer<T>) x[i] = unic_narrow<T>((float)(unic_widen(x[i]) + step));
-    else x[i] = (T)(x[i] + (T)step);
-  }
 }
 
-unic_status increment_forward(const unic_kernel *k) {
-  const unic_view *x = &k->in[X];
-  if (x->numel == 0) return UNIC_OK;
-  unic_types(x->dtype, [&](auto t) {
-    using T = decltype(t);
-    UNIC_LAUNCH((increment_kernel<T>), unic_blocks(k, x->numel, 256), 256, 0, unic_cuda_stream(k), (T *)x->data, k->arg[STEP].number, x->numel);
-  });
-  return UNIC_OK;
-}
-
-}
-
-UNIC_CUDA_OPS(scale, {"scale_", {.forward = scale_forward}}, {"increment_", {.forward = increment_forward}});
+UNIC_CUDA_OPS(scale, {"scale_", {.forward = scale_forward}});

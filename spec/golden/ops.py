@@ -359,9 +359,5 @@ for shapes in LISTS:
             t.mul_(0.75)
     add("scale_", "optimiser", scale_all, {"values": ps}, {"by": 0.75})
 
-    def plus_two(x):
-        x.add_(2)
-    add("increment_", "optimiser", plus_two, {"x": T(N(*shapes[0]))}, {"step": 2})
-
 if __name__ == "__main__":
     write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "ops.safetensors"))

@@ -57,6 +57,22 @@ describe("batch_norm", function()
       { training = false, eps = 0, relu = true })))
   end)
 
+  it("counts the batches of training, beyond what f32 holds", function()
+    for _, dtype in ipairs { "f32", "bf16", "f64" } do
+      local x = unic.randn(4, 3, { dtype = dtype })
+      local wide = dtype == "f64" and "f64" or "f32"
+      local mean, var_ = unic.zeros({ 3 }, { dtype = wide }), unic.ones({ 3 }, { dtype = wide })
+      local n = unic.full({}, 16777216, { dtype = "i64" })
+      for _ = 1, 3 do unic.batch_norm(x, nil, nil, mean, var_, nil, n) end
+      assert.equal(16777219, n:item())
+      unic.batch_norm(x, nil, nil, mean, var_, nil, n, { training = false })
+      assert.equal(16777219, n:item())
+    end
+    local x = unic.ones(4, 3)
+    assert.error_matches(function() unic.batch_norm(x, { num_batches_tracked = unic.full({}, 0, { dtype = "i32" }) }) end, "argument 'num_batches_tracked'.*expected i64 %[%]")
+    assert.error_matches(function() unic.batch_norm(x, { num_batches_tracked = unic.zeros({ 1 }, { dtype = "i64" }) }) end, "argument 'num_batches_tracked'.*expected i64 %[%]")
+  end)
+
   it("keeps its digits under a large mean and beside an outlier", function()
     -- 0, 1, 2, 3 repeated: variance 1.25 exactly, wherever the mean lies; f32 holds 100000 + k exactly.
     local n = 4096

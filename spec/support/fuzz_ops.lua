@@ -134,6 +134,7 @@ local SHAPE = {
     for _, name in ipairs { "weight", "bias" } do if c[name] ~= nil then c[name] = like { n } end end
     c.running_mean, c.running_var = nil, nil
     if chance(60) or not c.training then c.running_mean, c.running_var = like { n }, { shape = { n }, unit = true } end
+    c.num_batches_tracked = chance(30) and ids({}, 9) or nil
     c.momentum, c.eps = .1, 1e-2 end,
   bce_with_logits = function(c) loss(c) if c.pos_weight then c.pos_weight = { shape = { chance(50) and 1 or c.x.shape[#c.x.shape] or 1 }, unit = true } end end,
   focal = function(c) loss(c) c.alpha, c.gamma = .25, 2 end,
@@ -203,7 +204,6 @@ local SHAPE = {
   tril = function(c) c.x = like { size(), size() } c.diagonal = random(-3, 3) end, triu = function(c) c.x = like { size(), size() } c.diagonal = random(-3, 3) end,
   norm = function(c) c.p = pick { 1, 2, 2, math.huge } c.dims = some_dims(c.x.shape) end,
   cast = function(c) c.dtype = pick { "f32", "f64", "bf16", "f16", "i64", "i32", "u8", "bool" } end,
-  increment_ = function(c) c.x.shape = {} c.step = 1 end,
 }
 for _, name in ipairs { "softmax", "log_softmax", "cumsum", "sort", "argmax", "argmin", "l2_normalize" } do SHAPE[name] = with_dim end
 for _, name in ipairs { "sum", "mean", "var", "std", "max", "min", "prod", "logsumexp", "all", "any" } do

@@ -96,12 +96,8 @@ end
 function BatchNorm:forward(x, options)
   check("nn." .. self._name, "x", x, "tensor")
   if x:dim() ~= self.rank then core.fail(("[nn.%s] argument 'x': %d dimensions were given, expected %d"):format(self._name, x:dim(), self.rank)) end
-  local training = self.training and not self.fixed
-  if training then
-    ops.increment_(self.num_batches_tracked)
-  end
-  return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, options and options.residual or nil, {
-    training = training, momentum = self.momentum, eps = self.eps, relu = options and options.relu or false,
+  return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, options and options.residual or nil, self.num_batches_tracked, {
+    training = self.training and not self.fixed, momentum = self.momentum, eps = self.eps, relu = options and options.relu or false,
   })
 end
 function BatchNorm:extra() return ("%d%s"):format(self.features, self.weight and "" or ", affine = false") end
