@@ -1,6 +1,6 @@
 /* adaptive_max_pool2d on the GPU (kernels/adaptive_max_pool2d.c). A thread makes V channels of one pixel: forward reads its window and writes y and the
  * index; backward gathers dy of the windows that hold the input pixel and were won by it, so that nothing is written twice. */
-#include "images.cuh"
+#include "pools.cuh"
 
 namespace {
 
@@ -8,20 +8,11 @@ enum { X, SIZE };
 enum { Y, INDEX };
 enum { THREADS = 256 };
 
-struct pool {
-  int in[2], out[2];
-  int channels;
-  unsigned items;
-  int64_t images;
-  unic_divider vectors, columns;
-  bool add;
-};
-
 /* Window i of `out` over `in` pixels. */
 static __device__ __forceinline__ int first_of(int in, int out, int i) { return (int)((int64_t)i * in / out); }
 static __device__ __forceinline__ int end_of(int in, int out, int i) { return (int)(((int64_t)(i + 1) * in + out - 1) / out); }
 
-template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) forward_kernel(pool p, const T *x, T *y, int *index) {
+template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) forward_kernel(unic_pool p, const T *x, T *y, int *index) {
   using W = unic_wide<T>;
   for (int64_t n = blockIdx.y; n < p.images; n += gridDim.y)
     for (unsigned item = blockIdx.x * blockDim.x + threadIdx.x; item < p.items; item += gridDim.x * blockDim.x) {
@@ -39,12 +30,7 @@ template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) forward_
         for (int w = w0; w < w1; w++) {
           const int here = h * p.in[1] + w;
           unic_get<T, V>(from + (int64_t)here * p.channels, value);
-#pragma unroll
-          for (int l = 0; l < V; l++) {
-            const bool wins = value[l] > best[l] || value[l] != value[l];
-            best[l] = wins ? value[l] : best[l];
-            won[l] = wins ? here : won[l];
-          }
+          unic_pool_best(best, won, value, here);
         }
       const int64_t at = (n * p.out[0] * p.out[1] + pixel) * p.channels + c;
       unic_put<T, V>(y + at, best, false);
@@ -56,7 +42,7 @@ template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) forward_
 }
 
 /* Pixel h is in the windows floor(h Oh / H) .. ceil((h+1) Oh / H) - 1, whose borders are where i H / Oh crosses h. */
-template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) gather_kernel(pool p, T *dx, const T *dy, const int *index) {
+template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) gather_kernel(unic_pool p, T *dx, const T *dy, const int *index) {
   using W = unic_wide<T>;
   for (int64_t n = blockIdx.y; n < p.images; n += gridDim.y)
     for (unsigned item = blockIdx.x * blockDim.x + threadIdx.x; item < p.items; item += gridDim.x * blockDim.x) {
@@ -78,27 +64,13 @@ template <class T, int V> __global__ void __launch_bounds__(THREADS, 2) gather_k
     }
 }
 
-pool pool_of(const unic_view *x, const unic_view *y, const unic_view *threads, int V) {
-  pool p = {};
-  for (int d = 0; d < 2; d++) {
-    p.in[d] = (int)x->shape[2 + d];
-    p.out[d] = (int)y->shape[2 + d];
-  }
-  p.channels = (int)x->shape[1];
-  p.images = x->shape[0];
-  p.items = (unsigned)(threads->shape[2] * threads->shape[3] * (p.channels / V));
-  p.vectors = unic_divider_of(p.channels / V);
-  p.columns = unic_divider_of(threads->shape[3]);
-  return p;
-}
-
 unic_status adaptive_max_pool2d_forward(const unic_kernel *k) {
   const unic_view *x = &k->in[X], *y = &k->out[Y];
   if (y->numel == 0) return UNIC_OK;
   unic_vectors(k->type, unic_channel_vectors(k->type, x->shape[1], (char *)x->data, (char *)y->data), [&](auto t, auto v) {
     using T = decltype(t);
     constexpr int V = decltype(v)::value;
-    const pool p = pool_of(x, y, y, V);
+    const unic_pool p = unic_pool_of(x, y, y, V);
     UNIC_LAUNCH((forward_kernel<T, V>), unic_image_grid(k, p.images, p.items, THREADS), THREADS, 0, unic_cuda_stream(k), p, (const T *)x->data, (T *)y->data, (int *)k->out[INDEX].data);
   });
   return UNIC_OK;
@@ -110,7 +82,7 @@ unic_status adaptive_max_pool2d_backward(const unic_kernel *k) {
   unic_vectors(k->type, unic_channel_vectors(k->type, dx->shape[1], (char *)dx->data, (char *)dy->data), [&](auto t, auto v) {
     using T = decltype(t);
     constexpr int V = decltype(v)::value;
-    pool p = pool_of(dx, dy, dx, V);
+    unic_pool p = unic_pool_of(dx, dy, dx, V);
     p.add = k->accumulate[X];
     UNIC_LAUNCH((gather_kernel<T, V>), unic_image_grid(k, p.images, p.items, THREADS), THREADS, 0, unic_cuda_stream(k), p, (T *)dx->data, (const T *)dy->data, (const int *)k->out[INDEX].data);
   });

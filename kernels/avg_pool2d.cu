@@ -1,7 +1,7 @@
 /* avg_pool2d and global_avg_pool2d on the GPU (kernels/avg_pool2d.c). Windows: a thread makes V channels of one pixel, forward from its window, backward
  * from the windows that hold it (overlaps from the caches), written once. Global: a block takes the pixels of some channels of one image, threads above one
  * another every few pixels, joined in shared memory in a fixed order; x is read once. Backward: dx written once. f32 sums run over few pixels, and sums of sums. */
-#include "images.cuh"
+#include "pools.cuh"
 
 namespace {
 
@@ -9,13 +9,8 @@ enum { X, KERNEL, STRIDE, PADDING, INCLUDE };
 enum { Y };
 enum { THREADS = 256 };
 
-struct pool {
-  int kernel[2], stride[2], padding[2], in[2], out[2];
-  int channels;
-  unsigned items;
-  int64_t images;
-  unic_divider vectors, columns;
-  bool include, add;
+struct pool : unic_pool {
+  bool include;   /* the padding counts in the mean */
 };
 
 /* First and last + 1 pixel of window o that exist in x. */
@@ -138,21 +133,7 @@ template <class T, int V> __global__ void __launch_bounds__(THREADS, 3) spread_k
 }
 
 pool pool_of(const unic_kernel *k, const unic_view *x, const unic_view *y, const unic_view *threads, int V) {
-  pool p = {};
-  for (int d = 0; d < 2; d++) {
-    p.kernel[d] = (int)k->arg[KERNEL].ints[d];
-    p.stride[d] = (int)(k->arg[STRIDE].ints[d] ? k->arg[STRIDE].ints[d] : k->arg[KERNEL].ints[d]);
-    p.padding[d] = (int)k->arg[PADDING].ints[d];
-    p.in[d] = (int)x->shape[2 + d];
-    p.out[d] = (int)y->shape[2 + d];
-  }
-  p.include = k->arg[INCLUDE].integer;
-  p.channels = (int)x->shape[1];
-  p.images = x->shape[0];
-  p.items = (unsigned)(threads->shape[2] * threads->shape[3] * (p.channels / V));
-  p.vectors = unic_divider_of(p.channels / V);
-  p.columns = unic_divider_of(threads->shape[3]);
-  return p;
+  return {unic_pool_of(x, y, threads, V, k->arg[KERNEL], k->arg[STRIDE], k->arg[PADDING]), (bool)k->arg[INCLUDE].integer};
 }
 
 unic_status avg_pool2d_forward(const unic_kernel *k) {

@@ -1,7 +1,7 @@
 /* max_pool2d on the GPU (kernels/max_pool2d.c). A thread makes V channels of one pixel: forward reads the window (its overlaps from the caches) and
  * writes y and the index; backward gathers dy of the windows that hold the input pixel and were won by it, so that nothing is written twice and no order
  * is left to chance: dy and index read (overlaps from the caches), dx written once. */
-#include "images.cuh"
+#include "pools.cuh"
 
 namespace {
 
@@ -9,16 +9,7 @@ enum { X, KERNEL, STRIDE, PADDING };
 enum { Y, INDEX };
 enum { THREADS = 256 };
 
-struct pool {
-  int kernel[2], stride[2], padding[2], in[2], out[2];
-  int channels;
-  unsigned items;                  /* threads of work per image: pixels times vectors of channels */
-  int64_t images;
-  unic_divider vectors, columns;   /* of the pixels that threads stand for */
-  bool add;
-};
-
-template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3) forward_kernel(pool p, const T *x, T *y, I *index) {
+template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3) forward_kernel(unic_pool p, const T *x, T *y, I *index) {
   using W = unic_wide<T>;
   for (int64_t n = blockIdx.y; n < p.images; n += gridDim.y)
     for (unsigned item = blockIdx.x * blockDim.x + threadIdx.x; item < p.items; item += gridDim.x * blockDim.x) {
@@ -36,12 +27,7 @@ template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3)
         for (int v = v0; v < v1; v++) {
           unic_get<T, V>(from + ((int64_t)u * p.in[1] + v) * p.channels, value);
           const int here = u * p.kernel[1] + v;
-#pragma unroll
-          for (int l = 0; l < V; l++) {
-            const bool wins = value[l] > best[l] || value[l] != value[l];
-            best[l] = wins ? value[l] : best[l];
-            won[l] = wins ? here : won[l];
-          }
+          unic_pool_best(best, won, value, here);
         }
       const int64_t at = (n * p.out[0] * p.out[1] + pixel) * p.channels + c;
       unic_put<T, V>(y + at, best, false);
@@ -54,7 +40,7 @@ template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3)
     }
 }
 
-template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3) gather_kernel(pool p, T *dx, const T *dy, const I *index) {
+template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3) gather_kernel(unic_pool p, T *dx, const T *dy, const I *index) {
   using W = unic_wide<T>;
   for (int64_t n = blockIdx.y; n < p.images; n += gridDim.y)
     for (unsigned item = blockIdx.x * blockDim.x + threadIdx.x; item < p.items; item += gridDim.x * blockDim.x) {
@@ -79,23 +65,6 @@ template <class T, class I, int V> __global__ void __launch_bounds__(THREADS, 3)
     }
 }
 
-pool pool_of(const unic_kernel *k, const unic_view *x, const unic_view *y, const unic_view *threads, int V) {
-  pool p = {};
-  for (int d = 0; d < 2; d++) {
-    p.kernel[d] = (int)k->arg[KERNEL].ints[d];
-    p.stride[d] = (int)(k->arg[STRIDE].ints[d] ? k->arg[STRIDE].ints[d] : k->arg[KERNEL].ints[d]);
-    p.padding[d] = (int)k->arg[PADDING].ints[d];
-    p.in[d] = (int)x->shape[2 + d];
-    p.out[d] = (int)y->shape[2 + d];
-  }
-  p.channels = (int)x->shape[1];
-  p.images = x->shape[0];
-  p.items = (unsigned)(threads->shape[2] * threads->shape[3] * (p.channels / V));
-  p.vectors = unic_divider_of(p.channels / V);
-  p.columns = unic_divider_of(threads->shape[3]);
-  return p;
-}
-
 /* f(T, V, I): the index is u8 or i32. */
 template <class F> void kinds(const unic_kernel *k, bool vectors, F f) {
   unic_vectors(k->type, vectors, [&](auto t, auto v) {
@@ -111,7 +80,7 @@ unic_status max_pool2d_forward(const unic_kernel *k) {
     using T = decltype(t);
     using I = decltype(i);
     constexpr int V = decltype(v)::value;
-    const pool p = pool_of(k, x, y, y, V);
+    const unic_pool p = unic_pool_of(x, y, y, V, k->arg[KERNEL], k->arg[STRIDE], k->arg[PADDING]);
     UNIC_LAUNCH((forward_kernel<T, I, V>), unic_image_grid(k, p.images, p.items, THREADS), THREADS, 0, unic_cuda_stream(k), p, (const T *)x->data, (T *)y->data, (I *)k->out[INDEX].data);
   });
   return UNIC_OK;
@@ -124,7 +93,7 @@ unic_status max_pool2d_backward(const unic_kernel *k) {
     using T = decltype(t);
     using I = decltype(i);
     constexpr int V = decltype(v)::value;
-    pool p = pool_of(k, dx, dy, dx, V);
+    unic_pool p = unic_pool_of(dx, dy, dx, V, k->arg[KERNEL], k->arg[STRIDE], k->arg[PADDING]);
     p.add = k->accumulate[X];
     UNIC_LAUNCH((gather_kernel<T, I, V>), unic_image_grid(k, p.images, p.items, THREADS), THREADS, 0, unic_cuda_stream(k), p, (T *)dx->data, (const T *)dy->data, (const I *)k->out[INDEX].data);
   });
