@@ -5,7 +5,8 @@
  * Every pointer is checked to be of the device or of the host, as the call says. The first failure of a job is the answer of the next synchronisation;
  * what waits then is dropped, and the device is good again (a GPU's context would be lost).
  * Over 500 lines: memory, streams, events and graphs are one state under one lock.
- * EMU_FAIL_MALLOC=n: the n-th cudaMalloc of the process and all after it find no memory. */
+ * EMU_FAIL_MALLOC=n: the n-th cudaMalloc of the process and all after it find no memory.
+ * EMU_DRY=1: everything is checked and nothing runs (stream.h). */
 #include "emu.h"
 
 #undef gridDim
@@ -55,7 +56,7 @@ namespace emu {
 namespace {
 
 enum { DEVICES = 2, QUEUE = 64, PROCESSORS = 4 };
-constexpr size_t MEMORY = (size_t)8 << 30, FILLED = (size_t)16 << 20, PAGE = 4096, LARGE_PAGE = 2 << 20;
+constexpr size_t MEMORY = (size_t)8 << 30, MEMORY_DRY = (size_t)80 << 30, FILLED = (size_t)16 << 20, PAGE = 4096, LARGE_PAGE = 2 << 20;
 constexpr size_t SHARED_USUAL = 48 << 10, SHARED_MOST = 163 << 10;   /* capability 8.0 */
 
 struct Device {
@@ -173,8 +174,10 @@ cudaError_t no_capture(const char *call) {
 struct Function : Job {
   const char *name;
   std::function<bool()> work;
-  Function(const char *name, std::function<bool()> work) : name(name), work(std::move(work)) {}
+  bool always;   /* in a dry run, too: it touches no memory of the device */
+  Function(const char *name, std::function<bool()> work, bool always = false) : name(name), work(std::move(work)), always(always) {}
   bool run() override {
+    if (dry() && !always) return true;
     if (work()) return true;
     std::string why = text;
     return fail("%s: %s", name, why.c_str());
@@ -221,6 +224,12 @@ cudaError_t submit(cudaStream_t s, std::unique_ptr<Job> job) {
 }
 
 cudaError_t submit(cudaStream_t s, const char *name, std::function<bool()> work) { return submit(s, std::make_unique<Function>(name, std::move(work))); }
+static cudaError_t submit_always(cudaStream_t s, const char *name, std::function<bool()> work) { return submit(s, std::make_unique<Function>(name, std::move(work), true)); }
+
+bool dry(void) {
+  static const char *text = getenv("EMU_DRY");
+  return text && *text == '1';
+}
 
 bool device_range(cudaStream_t s, const void *p, size_t bytes) {
   Guard guard(lock);
@@ -422,7 +431,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   Guard guard(lock);
-  cudaError_t error = submit(s, "an event", [at = e->at] {
+  cudaError_t error = submit_always(s, "an event", [at = e->at] {
     if (at) *at = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
     return true;
   });
@@ -457,7 +466,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
     return refuse(cudaErrorStreamCaptureIsolation, "a capture waits for an event from outside");
   }
   if (!e->stream) return cudaSuccess;
-  return submit(s, "waiting for an event", [from = e->stream, after = e->after] {
+  return submit_always(s, "waiting for an event", [from = e->stream, after = e->after] {
     if (known(from)) run(from, after);
     return true;
   });
@@ -505,7 +514,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s) {
   if (graph->device != chosen) return refuse(cudaErrorInvalidValue, "the graph is of device %d, and device %d is chosen", graph->device, chosen);
-  return submit(s, "a graph", [jobs = graph->jobs] {
+  return submit_always(s, "a graph", [jobs = graph->jobs] {
     for (const auto &job : *jobs)
       if (!job->run()) return false;
     return true;
@@ -522,8 +531,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
   if (error != cudaSuccess) return error;
   if (bytes == 0) return cudaSuccess;
   size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
-  if (out_of_memory_now() || d.used + whole > MEMORY)
-    return refuse(cudaErrorMemoryAllocation, "%zu bytes were asked for, %zu of %zu are free", bytes, MEMORY - d.used, MEMORY);
+  const size_t all = dry() ? MEMORY_DRY : MEMORY;
+  if (out_of_memory_now() || d.used + whole > all) return refuse(cudaErrorMemoryAllocation, "%zu bytes were asked for, %zu of %zu are free", bytes, all - d.used, all);
   /* Large pages, because every drain of a queue changes the protection of all of them twice: 64 MB take 13 us in large pages and 13 ms in small
    * ones (a virtual machine). Something that nobody may touch stays on either side. */
   size_t alignment = whole < LARGE_PAGE ? PAGE : LARGE_PAGE;
@@ -533,7 +542,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
   if (base - PAGE > mapped) munmap(mapped, (size_t)(base - PAGE - static_cast<char *>(mapped)));
   if (end > base + whole + PAGE) munmap(base + whole + PAGE, (size_t)(end - (base + whole + PAGE)));
   if (alignment == LARGE_PAGE) madvise(base, whole, MADV_HUGEPAGE);
-  if (bytes <= FILLED) {   /* the runtime cuts larger ones into pieces, and those are filled as they are handed out (device.c, `taken`) */
+  if (bytes <= FILLED && !dry()) {   /* the runtime cuts larger ones into pieces, and those are filled as they are handed out (device.c, `taken`) */
     mprotect(base, whole, PROT_READ | PROT_WRITE);
     memset(base, 0xff, whole);
   }
@@ -566,8 +575,8 @@ cudaError_t cudaFree(void *p) {
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *all) {
   Guard guard(lock);
-  *all = MEMORY;
-  *available = MEMORY - devices[chosen].used;
+  *all = dry() ? MEMORY_DRY : MEMORY;
+  *available = *all - devices[chosen].used;
   return cudaSuccess;
 }
 
@@ -634,7 +643,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   bool pageable = (!from_device && !within(pinned, from, bytes)) || (!to_device && !within(pinned, to, bytes));
   if (pageable) error = no_capture("a copy from or to pageable host memory");
   if (error != cudaSuccess) return error;
-  if (pageable && !from_device) {
+  if (pageable && !from_device && !dry()) {
     auto held = std::shared_ptr<char[]>(new char[bytes]);
     memcpy(held.get(), from, bytes);
     return submit(s, "cudaMemcpy", [=] {
@@ -646,6 +655,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     memcpy(to, from, bytes);
     return true;
   });
+  if (dry() && !to_device) memset(to, 0, bytes);   /* the host reads something all the same: no error flag is up */
   if (error != cudaSuccess || !pageable) return error;
   run(s);
   return raise(s->device);

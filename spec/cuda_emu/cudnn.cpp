@@ -8,6 +8,9 @@
  *
  * Over 500 lines: descriptors, their twins and the loops know one another's attributes.
  *
+ * EMU_PLANS=FILE: what was asked for and what came of it, lines "asked GRAPH", "refused GRAPH | ENGINE | REASON", "planned GRAPH | ENGINE | WORKSPACE" and,
+ * whenever a plan runs, "runs GRAPH | ENGINE | WORKSPACE" (spec/check/cudnn_deviceless.lua reads it).
+ *
  * A plan runs as plain loops in f64 on the emulated stream, after checks of identifiers, of pointers (device memory, all of the tensor, aligned) and of the
  * workspace, which is spoilt. */
 #include <cudnn.h>
@@ -129,6 +132,7 @@ struct Descriptor {
   Held of;
   int rank = 0;
   std::shared_ptr<const Program> program;   /* a plan's */
+  std::string about;                        /* a plan's, for the record */
   int64_t workspace = 0;
 
   ~Descriptor() { if (twin) real().destroy(twin); }
@@ -386,6 +390,61 @@ cudnnStatus_t program_of(const Held &graph, Program &p) {
   return CUDNN_STATUS_SUCCESS;
 }
 
+/* ---------------------------------------------------------------- the record of what was asked for */
+
+/* A graph in words: "forward bf16 x 128x8x224x224 w 64x8x7x7 y ... stride 2 padding 3 dilation 1, + cast". */
+std::string words(const Program &p) {
+  auto tensor = [&](int i) {
+    const Tensor &t = p.tensors[i];
+    std::string s = t.type == CUDNN_DATA_DOUBLE ? "f64 " : t.type == CUDNN_DATA_HALF ? "f16 " : t.type == CUDNN_DATA_BFLOAT16 ? "bf16 " : "f32 ";
+    for (size_t d = 0; d < t.dim.size(); d++) s += (d ? "x" : "") + std::to_string(t.dim[d]);
+    return s;
+  };
+  std::string s;
+  for (const Op &op : p.ops) {
+    if (!s.empty()) s += ", + ";
+    if (op.kind == CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR) {
+      s += (op.mode == CUDNN_POINTWISE_ADD ? "bias " : "cast ") + tensor(op.c);
+      continue;
+    }
+    s += op.kind == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR ? "forward" : op.kind == CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR ? "data" : "filter";
+    s += " image " + tensor(op.a) + " filters " + tensor(op.b) + " result " + tensor(op.c);
+    s += " stride " + std::to_string(op.stride[0]) + " padding " + std::to_string(op.before[0]) + " dilation " + std::to_string(op.dilation[0]);
+  }
+  return s;
+}
+
+__attribute__((format(printf, 1, 2))) void record(const char *format, ...) {
+  static FILE *file = getenv("EMU_PLANS") ? fopen(getenv("EMU_PLANS"), "a") : nullptr;
+  if (!file) return;
+  va_list arguments;
+  va_start(arguments, format);
+  vfprintf(file, format, arguments);
+  va_end(arguments);
+  fflush(file);
+}
+
+/* The number of the real library's engine in a configuration, and what it says of it: "12 tensor cores, compiled at run time". */
+std::string engine_of(const Held &config) {
+  if (!real() || !config || !config->twin) return "stand-in";
+  cudnnBackendDescriptor_t engine;
+  if (real().create(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) != CUDNN_STATUS_SUCCESS) return "?";
+  int64_t n = 0, index = -1;
+  cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+  cudnnBackendBehaviorNote_t ways[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+  std::string s = "?";
+  if (real().get(config->twin, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine) == CUDNN_STATUS_SUCCESS &&
+      real().get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n, &index) == CUDNN_STATUS_SUCCESS) {
+    s = std::to_string(index);
+    if (real().get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes) == CUDNN_STATUS_SUCCESS)
+      for (int64_t i = 0; i < n; i++) s += notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE ? " tensor cores" : "";
+    if (real().get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &n, ways) == CUDNN_STATUS_SUCCESS)
+      for (int64_t i = 0; i < n; i++) s += ways[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION ? " compiled" : "";
+  }
+  real().destroy(engine);
+  return s;
+}
+
 /* Without the real library: what it would offer, the worst first. */
 enum { NONDETERMINISTIC, TENSOR_CORES, PLAIN, OFFERS };
 enum { INVENTED_WORKSPACE = 4096 };
@@ -408,6 +467,10 @@ cudnnStatus_t finish_plan(Descriptor &plan) {
     p->forbidden = config->rank == NONDETERMINISTIC || (config->rank == TENSOR_CORES && all_f32(*p));
   }
   plan.program = p;
+  if (getenv("EMU_PLANS")) {
+    plan.about = words(*p) + " | " + engine_of(config) + " | " + std::to_string(plan.workspace);
+    record("planned %s\n", plan.about.c_str());
+  }
   return CUDNN_STATUS_SUCCESS;
 }
 
@@ -492,12 +555,21 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor) {
   if (d.twin) {
     if (d.type == CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)
       if (cudnnStatus_t s = real().set(d.twin, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &real().device)) return real().pass(s);
-    if (cudnnStatus_t s = real().finalize(d.twin)) return real().pass(s);
+    if (cudnnStatus_t s = real().finalize(d.twin)) {
+      real().pass(s);
+      const Held config = d.type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR ? d.held(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG) : nullptr;
+      const Held graph = config ? config->of : d.type == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR ? held(descriptor) : d.held(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
+      Program p;
+      if (getenv("EMU_PLANS") && graph && program_of(graph, p) == CUDNN_STATUS_SUCCESS)
+        record("refused %s | %s | %s\n", words(p).c_str(), config ? engine_of(config).c_str() : "no engine", last.substr(0, last.find('\n')).c_str());
+      return s;
+    }
   }
   if (d.type == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) {
     Program p;
     if (!d.find(CUDNN_ATTR_OPERATIONGRAPH_HANDLE)) return refuse(CUDNN_STATUS_BAD_PARAM, "a graph without a handle");
     if (cudnnStatus_t s = program_of(held(descriptor), p)) return s;
+    if (getenv("EMU_PLANS")) record("asked %s\n", words(p).c_str());
   }
   if (d.type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)
     if (cudnnStatus_t s = finish_plan(d)) return s;
@@ -553,6 +625,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
   void *workspace = (void *)(uintptr_t)pack->value<int64_t>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, 0);
   const size_t bytes = (size_t)p->workspace;
   if (bytes && !emu::device_range(handle->stream, workspace, bytes)) return refuse(CUDNN_STATUS_BAD_PARAM, "the workspace has fewer than %zu bytes of the device's memory", bytes);
+  if (!p->about.empty()) record("runs %s\n", p->about.c_str());
   const std::shared_ptr<const Program> program = p->program;
   cudaError_t error = emu::submit(handle->stream, "cudnnBackendExecute", [=] {
     if (bytes) memset(workspace, 0xff, bytes < 1 << 20 ? bytes : 1 << 20);

@@ -398,6 +398,7 @@ void die(const char *format, ...) {
 }
 
 bool Launch::run() {
+  if (dry()) return true;
   static bool chosen;
   if (!chosen) {
     choose_order();

@@ -23,7 +23,9 @@ const char *sentence(void);   /* the latest */
 
 /* Puts a job into a stream's queue. An error code where the stream is none, or is of another device than the current one. */
 cudaError_t submit(cudaStream_t stream, std::unique_ptr<Job> job);
-/* The same for a function, which returns what run() does. `name` stands before its sentence. */
+/* EMU_DRY=1: calls are checked, plans are made, and nothing is computed or copied: full-size models pass in seconds, with memory that nobody touches. */
+bool dry(void);
+/* The same for a function, which returns what run() does. `name` stands before its sentence. In a dry run it is left out. */
 cudaError_t submit(cudaStream_t stream, const char *name, std::function<bool()> work);
 
 /* Whether [p, p + bytes) lies in memory of the stream's device. */
