@@ -1,5 +1,5 @@
 /* Each PTX wrapper of kernels/cuda.cuh alone, against values worked out on the host: mma (bf16, f16), ldmatrix and its transposed form, cp.async.
- * A program of its own: `./unic check gpu` builds it with nvcc and runs it on the GPU, `./unic check cuda_race` with g++ for the emulated device.
+ * A program of its own: `./unic check gpu` builds it with nvcc and runs it on the GPU; .ci/run compiles it so, and runs it on the emulated device.
  * Prints a line per wrapper, `pass|short wrappers.NAME error limit`. */
 #include "cuda.cuh"
 
@@ -11,6 +11,7 @@
 namespace {
 
 int bad = 0;
+cudaStream_t stream;
 
 void tell(const char *name, double error, double most) {
   bool ok = error <= most;   /* false for NaN */
@@ -29,10 +30,10 @@ template <class T> struct array {
   std::vector<T> host;
   explicit array(size_t n) : host(n) { check(cudaMalloc((void **)&device, n * sizeof(T)), "cudaMalloc"); }
   ~array() { cudaFree(device); }
-  void up() { check(cudaMemcpyAsync(device, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice, 0), "upload"); }
+  void up() { check(cudaMemcpyAsync(device, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice, stream), "upload"); }
   void down() {
-    check(cudaMemcpyAsync(host.data(), device, host.size() * sizeof(T), cudaMemcpyDeviceToHost, 0), "download");
-    check(cudaStreamSynchronize(0), "synchronize");
+    check(cudaMemcpyAsync(host.data(), device, host.size() * sizeof(T), cudaMemcpyDeviceToHost, stream), "download");
+    check(cudaStreamSynchronize(stream), "synchronize");
   }
 };
 
@@ -74,7 +75,7 @@ template <class T> void try_mma(const char *name) {
   a.up();
   b.up();
   d.up();
-  UNIC_LAUNCH((mma_kernel<T>), 1, 32, 0, (cudaStream_t)0, a.device, b.device, d.device);
+  UNIC_LAUNCH((mma_kernel<T>), 1, 32, 0, stream, a.device, b.device, d.device);
   d.down();
   double error = 0;
   for (int i = 0; i < 128; i++) error = fmax(error, std::isnan(d.host[i]) ? INFINITY : fabs(d.host[i] - want[i]));
@@ -98,7 +99,7 @@ void try_ldmatrix(int transposed) {
   array<uint32_t> to(128);
   for (int i = 0; i < 256; i++) from.host[i] = (uint16_t)(i * 7 + 1);
   from.up();
-  UNIC_LAUNCH(ldmatrix_kernel, 1, 32, 0, (cudaStream_t)0, from.device, to.device, transposed);
+  UNIC_LAUNCH(ldmatrix_kernel, 1, 32, 0, stream, from.device, to.device, transposed);
   to.down();
   int wrong = 0;
   for (int lane = 0; lane < 32; lane++)
@@ -133,7 +134,7 @@ void try_copy() {
   array<float4> from(192), to(192);
   for (int i = 0; i < 192; i++) from.host[i] = make_float4((float)i, (float)-i, (float)i * 2, (float)i / 2);
   from.up();
-  UNIC_LAUNCH(copy_kernel, 1, 64, 0, (cudaStream_t)0, from.device, to.device);
+  UNIC_LAUNCH(copy_kernel, 1, 64, 0, stream, from.device, to.device);
   to.down();
   int wrong = 0;
   for (int i = 0; i < 192; i++) wrong += memcmp(&to.host[i], &from.host[i / 64 * 64 + 63 - i % 64], sizeof(float4)) != 0;
@@ -143,6 +144,7 @@ void try_copy() {
 }
 
 int main() {
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
   try_mma<__nv_bfloat16>("mma_bf16_error");
   try_mma<__half>("mma_f16_error");
   try_ldmatrix(0);
