@@ -1,5 +1,5 @@
 -- Every CUDA kernel for every architecture: registers, occupancy, tensor cores and 128-bit accesses as spec/cuda/static.csv has them; no spill, no local memory
--- Cost: about 20 min (kept per file and architecture); --write makes the table anew
+-- Cost: about 20 min on two cores (kept per file and architecture); --write makes the table anew
 package.path = "./?.lua;" .. package.path
 local lfs = require "lfs"
 local files = require "unic.files"
@@ -98,27 +98,52 @@ end
 table.sort(sources)
 
 -- A file's answer holds as long as no source that it may include has changed.
-local headers = support.shell "cat kernels/*.cuh kernels/*.h runtime/*.h runtime/cuda/*.h | sha1sum"
+local KEPT = ".cache/check/cuda_static"
+local headers = support.shell "cat kernels/*.cuh kernels/*.h runtime/*.h runtime/cuda/*.h | sha1sum":match "^%x+"
+local function kept_at(source, arch)
+  return ("%s/%s_%d_%s%s"):format(KEPT, source, arch, support.shell(("sha1sum < kernels/%s.cu"):format(source)):match "^%x+", headers)
+end
+local function kept(source, arch)
+  local file = io.open(kept_at(source, arch))
+  local lines = file and file:read "*a"
+  if file then file:close() end
+  return lines
+end
+local function keep(source, arch)
+  local lines = kept(source, arch)
+  if lines then return lines end
+  local why
+  lines, why = measure("kernels/" .. source .. ".cu", arch)
+  if lines then
+    local into = files.output(kept_at(source, arch))
+    into:write(lines)
+    into:commit()
+  end
+  return lines, why
+end
+
+-- One compiler after the other leaves all cores but one idle: this script again, for one file and architecture each.
+if arg[1] == "--one" then
+  keep(arg[2], tonumber(arg[3]))
+  os.exit(0, true)
+end
+os.execute("mkdir -p " .. KEPT)
+local list = os.tmpname()
+local todo = assert(io.open(list, "w"))
+for _, source in ipairs(sources) do
+  for _, arch in ipairs(ARCHS) do
+    if not kept(source, arch) then todo:write(source, " ", arch, "\n") end
+  end
+end
+todo:close()
+os.execute(("xargs -P $(nproc) -L 1 luajit spec/check/cuda_static.lua --one < %s"):format(list))
+os.remove(list)
+
 local known, out = read_table(), { "file,kernel,arch,registers,blocks,forms,uses" }
 local kernels, spills, seen = 0, 0, {}
 for _, source in ipairs(sources) do
-  local path = "kernels/" .. source .. ".cu"
-  local hash = support.shell("sha1sum < " .. path):match "^%x+" .. headers:match "^%x+"
   for _, arch in ipairs(ARCHS) do
-    local kept = (".cache/check/cuda_static/%s_%d_%s"):format(source, arch, hash)
-    local file = io.open(kept)
-    local lines = file and file:read "*a"
-    if file then file:close() end
-    local why
-    if not lines then
-      lines, why = measure(path, arch)
-      if lines then
-        os.execute "mkdir -p .cache/check/cuda_static"
-        local into = assert(io.open(kept, "w"))
-        into:write(lines)
-        into:close()
-      end
-    end
+    local lines, why = keep(source, arch)
     if not lines then
       check:holds(("%s_sm_%d_compiles"):format(source, arch), false)
       io.stderr:write(why:sub(-3000), "\n")
