@@ -7,6 +7,8 @@
  *     put, or added, into the row-major gradient.
  *   - In a half type an image whose channels do not come by eights (a picture's 3) is padded in scratch: cuDNN would do that itself, with more workspace.
  *   - The bias is added in the same graph where cuDNN can, else in a pass over the result.
+ * A 1x1 convolution of every pixel in f32 is one product of cuBLASLt's over memory as it lies, filters and their gradient too: of channels-last f32 images
+ * cuDNN makes copies in another layout (a workspace of both images, 490 MiB in ResNet-50's first stage at batch 128).
  * Own kernels: all of f64, what cuDNN refuses, and memory that is not 16-byte aligned: the same products by tiles of 32 x 32 that gather the image on the way
  * to shared memory, sums in the wide type, 16 terms at a time. The bias gradient is a sum down columns, chunks joined in f64.
  *
@@ -14,6 +16,7 @@
  * Over 500 lines: the library's way and the own one serve the same two ops, and which of them runs is decided in one place. */
 #include "images.cuh"
 
+#include "cuda/blas.h"
 #include "cuda/dnn.h"
 
 #include <cstdlib>
@@ -255,6 +258,8 @@ roles roles_of(const unic_kernel *k, bool transposed) {
 
 struct plan {
   unic_dnn_plan *product, *filter;              /* NULL: own kernels */
+  bool plain;                                   /* one matrix product each, in their place: */
+  unic_cuda_product values, weights;
   bool fused, packs;                            /* the graph adds the bias; filters are not read as they lie */
   bool narrow;                                  /* the weight gradient comes in the half type */
   int channels;                                 /* of the image, padded, per group */
@@ -265,6 +270,8 @@ void plan_free(void *data) {
   plan *p = (plan *)data;
   unic_dnn_plan_free(p->product);
   unic_dnn_plan_free(p->filter);
+  unic_cuda_product_free(&p->values);
+  unic_cuda_product_free(&p->weights);
   free(p);
 }
 
@@ -374,6 +381,30 @@ unic_status make_packed(const unic_kernel *k, int, void *to) {
 
 bool packs_once(const unic_kernel *k) { return !k->backward && !k->grad; }
 
+bool is_product(const unic_kernel *k) {
+  bool is = k->type == UNIC_F32 && k->arg[GROUPS].integer == 1;
+  for (int d = 0; d < 2; d++) is = is && k->in[WEIGHT].shape[2 + d] == 1 && k->arg[STRIDE].ints[d] == 1 && k->arg[PADDING].ints[d] == 0;
+  return is;
+}
+
+unic_status plan_plain(const unic_kernel *k, const roles &r, plan *p, unic_plan *out) {
+  const unic_view *w = &k->in[WEIGHT];
+  const int64_t o = w->shape[0], c = w->shape[1], pixels = r.image->numel / c;
+  p->plain = true;
+  if (r.product) {
+    p->values = r.kind == CONV ? unic_cuda_product_of('N', 'T', pixels, o, c, UNIC_F32, UNIC_F32) : unic_cuda_product_of('N', 'N', pixels, c, o, UNIC_F32, UNIC_F32);
+    p->values.bias = !k->backward && k->in[BIAS].present;
+    UNIC_TRY(unic_cuda_product_plan(k, &p->values));
+  }
+  if (r.filter) {
+    p->weights = unic_cuda_product_of('T', 'N', o, c, pixels, UNIC_F32, UNIC_F32);
+    p->weights.beta = k->accumulate[WEIGHT];
+    UNIC_TRY(unic_cuda_product_plan(k, &p->weights));
+  }
+  p->work = place(out, p->values.scratch > p->weights.scratch ? p->values.scratch : p->weights.scratch);
+  return UNIC_OK;
+}
+
 unic_status plan_of(const unic_kernel *k, unic_plan *out, bool transposed) {
   const roles r = roles_of(k, transposed);
   const unic_view *w = &k->in[WEIGHT];
@@ -386,6 +417,7 @@ unic_status plan_of(const unic_kernel *k, unic_plan *out, bool transposed) {
     unsigned chunks = unic_cut_of(&k->out[Y], 1).chunks, fewer = unic_cut_of(&k->out[Y], 16 / (int)unic_dtype_size(k->type)).chunks;
     p->sums = place(out, (int64_t)(chunks > fewer ? chunks : fewer) * k->out[Y].shape[1] * (int64_t)sizeof(double));
   }
+  if (is_product(k)) return plan_plain(k, r, p, out);
   if (k->type == UNIC_F64 || w->numel >= INT64_C(1) << 31) return UNIC_OK;
   const bool half = k->type != UNIC_F32;
   p->channels = (int)w->shape[1];
@@ -482,6 +514,13 @@ unic_status product(const unic_kernel *k, const roles &r, const void *from, void
   const plan *p = (const plan *)k->plan;
   const unic_view *w = &k->in[WEIGHT];
   const bool padded = p->channels != w->shape[1], bias = !k->backward && k->in[BIAS].present;
+  if (p->plain) {
+    const void *row = bias ? k->in[BIAS].data : nullptr;
+    UNIC_TRY(unic_cuda_product_run(k, &p->values, from, w->data, to, row, at(k, p->work)));
+    const int64_t across = k->out[Y].shape[1];
+    if (bias && !p->values.adds_bias) channels(k, to, across, to, across, k->out[Y].numel / across, (const float *)row);
+    return UNIC_OK;
+  }
   if (!p->product || !unic_aligned16((const char *)from, (const char *)to) || (!p->packs && !unic_aligned16((const char *)w->data)) ||
       (p->fused && !unic_aligned16((const char *)k->in[BIAS].data))) {
     if (r.kind == CONV) own<CONV>(k, r, from, nullptr, to);
@@ -509,6 +548,7 @@ unic_status product(const unic_kernel *k, const roles &r, const void *from, void
 unic_status filter_gradient(const unic_kernel *k, const roles &r, const void *image, const void *result) {
   const plan *p = (const plan *)k->plan;
   const unic_view *w = &k->in[WEIGHT];
+  if (p->plain) return unic_cuda_product_run(k, &p->weights, result, image, k->din[WEIGHT].data, nullptr, at(k, p->work));
   if (!p->filter || !unic_aligned16((const char *)image, (const char *)result)) {
     own<FILTER>(k, r, image, result, k->din[WEIGHT].data);
     return UNIC_OK;

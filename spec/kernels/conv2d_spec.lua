@@ -16,6 +16,7 @@ describe("conv2d", function()
     { x = { 3, 16, 17, 13 }, weight = { 40, 16, 3, 3 }, bias = { 40 }, padding = 1, note = "several blocks and a tail" },
     { x = { 2, 32, 9, 9 }, weight = { 24, 32, 1, 1 }, stride = 2, note = "1x1 that leaves pixels over" },
     { x = { 2, 128, 3, 2 }, weight = { 130, 128, 1, 1 }, note = "1x1 with many channels" },
+    { x = { 3, 12, 7, 5 }, weight = { 20, 12, 1, 1 }, bias = { 20 }, note = "1x1 of every pixel" },
     { x = { 2, 3, 33, 20 }, weight = { 16, 3, 16, 4 }, bias = { 16 }, stride = { 16, 4 }, note = "patches" },
     { x = { 0, 3, 5, 5 }, weight = { 2, 3, 3, 3 }, bias = { 2 }, note = "no images" },
   }, {

@@ -13,6 +13,7 @@ describe("conv_transpose2d", function()
     { x = { 1, 8, 4, 4 }, weight = { 8, 1, 4, 4 }, stride = 2, padding = 1, groups = 8, note = "depthwise" },
     { x = { 2, 16, 6, 5 }, weight = { 16, 40, 2, 2 }, bias = { 40 }, stride = 2, note = "twice the size, several blocks and a tail" },
     { x = { 1, 5, 1, 1 }, weight = { 5, 7, 1, 1 }, bias = { 7 }, note = "one pixel" },
+    { x = { 2, 12, 5, 3 }, weight = { 12, 20, 1, 1 }, bias = { 20 }, note = "1x1 of every pixel" },
     { x = { 1, 3, 3, 3 }, weight = { 3, 2, 3, 3 }, stride = 3, padding = 0, dilation = 3, output_padding = 2, note = "more output padding than padding" },
     { x = { 0, 3, 5, 5 }, weight = { 3, 2, 3, 3 }, bias = { 2 }, note = "no images" },
   }, {
