@@ -102,7 +102,8 @@ static __device__ __forceinline__ double column_sum(double v, double *room) {
 }
 
 /* Mean and rstd of JOIN_ACROSS channels, and the running statistics' step; the first thread counts the batch. */
-template <class W> __global__ void __launch_bounds__(JOIN_ACROSS *JOIN_DOWN) join_kernel(unic_cut c, join<W> j) {
+/* The 1: rather fewer threads on a processor than the few bytes that ptxas would spill for a full one (sm_86, sm_89, f64). */
+template <class W> __global__ void __launch_bounds__(JOIN_ACROSS *JOIN_DOWN, 1) join_kernel(unic_cut c, join<W> j) {
   UNIC_SHARED(double, room, [JOIN_ACROSS * JOIN_DOWN]);
   const int channel = blockIdx.x * JOIN_ACROSS + threadIdx.x % JOIN_ACROSS, down = threadIdx.x / JOIN_ACROSS;
   const bool in = channel < c.channels;

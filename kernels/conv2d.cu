@@ -66,7 +66,8 @@ __device__ __forceinline__ int tap_of(const geometry &q, unsigned at, int *u, in
   return (int)tap;
 }
 
-template <class T, class U, int KIND> __global__ void __launch_bounds__(TILE_THREADS) product_kernel(geometry q, const T *image, const T *result, const U *weight, const unic_wide<T> *bias, T *y,
+/* The 1: rather fewer threads on a processor than the few bytes that ptxas would spill for a full one (sm_89). */
+template <class T, class U, int KIND> __global__ void __launch_bounds__(TILE_THREADS, 1) product_kernel(geometry q, const T *image, const T *result, const U *weight, const unic_wide<T> *bias, T *y,
                                                                                                      unic_wide<T> *dw, bool add) {
   using W = unic_wide<T>;
   UNIC_SHARED(W, as, [DEEP][TILE + 1]);

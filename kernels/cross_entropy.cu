@@ -52,7 +52,8 @@ template <class T> __device__ __forceinline__ double all_weights(const entropy<T
   return unic_block_sum(sum, room);
 }
 
-template <class T, int GROUP> __global__ void __launch_bounds__(threads_of<GROUP>) entropy_forward(const entropy<T> s) {
+/* The 1: rather fewer threads on a processor than the few bytes that ptxas would spill for a full one (sm_100, sm_120). */
+template <class T, int GROUP> __global__ void __launch_bounds__(threads_of<GROUP>, 1) entropy_forward(const entropy<T> s) {
   using W = unic_wide<T>;
   constexpr int PER = threads_of<GROUP> / GROUP;
   UNIC_SHARED(double, wide_room, [32]);

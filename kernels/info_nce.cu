@@ -116,8 +116,9 @@ template <class W> __global__ void columns_end(int64_t pairs, const W *most, con
 }
 
 /* A block per row: c becomes scale ds, and the row's sum of ds c is taken. */
+/* The 1: rather fewer threads on a processor than the few bytes that ptxas would spill for a full one (sm_100, sm_120, f64). */
 template <class W>
-__global__ void __launch_bounds__(BLOCK) panel_rows_backward(W *c, const W *scale_at, const W *dloss, const W *lse, int64_t pairs, int64_t first, bool symmetric, double *part) {
+__global__ void __launch_bounds__(BLOCK, 1) panel_rows_backward(W *c, const W *scale_at, const W *dloss, const W *lse, int64_t pairs, int64_t first, bool symmetric, double *part) {
   UNIC_SHARED(double, room, [32]);
   W *row = c + blockIdx.x * pairs;
   const int64_t own = first + blockIdx.x;

@@ -37,7 +37,8 @@ template <class T, int V, class F> static __device__ __forceinline__ void unic_l
   }
 }
 
-template <class T, int V, class F> __global__ void __launch_bounds__(UNIC_LOSS_THREADS) unic_loss_sums(F f, const T *x, const T *target, int64_t n, int64_t chunk, double *sums) {
+/* The 1: rather fewer threads on a processor than the few bytes that ptxas would spill for a full one (sm_120). */
+template <class T, int V, class F> __global__ void __launch_bounds__(UNIC_LOSS_THREADS, 1) unic_loss_sums(F f, const T *x, const T *target, int64_t n, int64_t chunk, double *sums) {
   using W = unic_wide<T>;
   UNIC_SHARED(double, room, [32]);
   const int64_t begin = blockIdx.x * chunk, end = begin + chunk < n ? begin + chunk : n;

@@ -36,8 +36,9 @@ static __device__ __forceinline__ void unic_sum_terms(const F &f, const unic_pla
 }
 
 /* The last operand of `kept` is `to`; the ones before it, and those of `reduced`, are `from`. */
+/* The 1: rather fewer threads on a processor than the few bytes that ptxas would spill for a full one (sm_100, sm_120, divisions). */
 template <int V, class F, class To, class... From>
-__global__ void __launch_bounds__(UNIC_SUM_THREADS) unic_sum_columns(F f, unic_places<1 + sizeof...(From)> kept, unic_places<sizeof...(From)> reduced, unic_sum_cut cut, To *to,
+__global__ void __launch_bounds__(UNIC_SUM_THREADS, 1) unic_sum_columns(F f, unic_places<1 + sizeof...(From)> kept, unic_places<sizeof...(From)> reduced, unic_sum_cut cut, To *to,
                                                                      double *partial, const From *...from) {
   constexpr int N = sizeof...(From), AT_ONCE = V > 4 ? 2 : 4;
   using W = decltype(f(from[0]...));
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(UNIC_SUM_THREADS) unic_sum_columns(F f, unic_p
 }
 
 template <int V, class F, class To, class... From>
-__global__ void __launch_bounds__(UNIC_SUM_THREADS) unic_sum_rows(F f, unic_places<1 + sizeof...(From)> kept, unic_places<sizeof...(From)> reduced, unic_sum_cut cut, To *to,
+__global__ void __launch_bounds__(UNIC_SUM_THREADS, 1) unic_sum_rows(F f, unic_places<1 + sizeof...(From)> kept, unic_places<sizeof...(From)> reduced, unic_sum_cut cut, To *to,
                                                                   double *partial, const From *...from) {
   constexpr int N = sizeof...(From), AT_ONCE = 2;
   using W = decltype(f(from[0]...));

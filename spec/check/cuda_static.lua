@@ -97,11 +97,19 @@ for name in lfs.dir "kernels" do
 end
 table.sort(sources)
 
--- A file's answer holds as long as no source that it may include has changed.
+-- A file's answer holds as long as neither it nor one of our own headers that it includes has changed.
 local KEPT = ".cache/check/cuda_static"
-local headers = support.shell "cat kernels/*.cuh kernels/*.h runtime/*.h runtime/cuda/*.h | sha1sum":match "^%x+"
+local hashes = {}
 local function kept_at(source, arch)
-  return ("%s/%s_%d_%s%s"):format(KEPT, source, arch, support.shell(("sha1sum < kernels/%s.cu"):format(source)):match "^%x+", headers)
+  if not hashes[source] then
+    local ours = {}
+    for path in support.shell(("%s -MM -std=c++20 -Iruntime -Ikernels kernels/%s.cu"):format(nvcc:match "%S+", source)):gmatch "%S+" do
+      if path:match "^kernels/" or path:match "^runtime/" then ours[#ours + 1] = path end
+    end
+    table.sort(ours)
+    hashes[source] = support.shell(("cat %s | sha1sum"):format(table.concat(ours, " "))):match "^%x+"
+  end
+  return ("%s/%s_%d_%s"):format(KEPT, source, arch, hashes[source])
 end
 local function kept(source, arch)
   local file = io.open(kept_at(source, arch))
@@ -146,7 +154,7 @@ for _, source in ipairs(sources) do
     local lines, why = keep(source, arch)
     if not lines then
       check:holds(("%s_sm_%d_compiles"):format(source, arch), false)
-      io.stderr:write(why:sub(-3000), "\n")
+      for line in why:gmatch "[^\n]+" do if line:match "error" then io.stderr:write(line, "\n") end end
     else
       for name, registers, blocks, forms, spilt, uses in lines:gmatch "([%w_]+) (%d+) (%d+) (%d+) (%d+) ([%w_+-]+)" do
         registers, blocks, forms, spilt = tonumber(registers), tonumber(blocks), tonumber(forms), tonumber(spilt)
