@@ -144,7 +144,7 @@ for _, source in ipairs(sources) do
   end
 end
 todo:close()
-os.execute(("xargs -P $(nproc) -L 1 luajit spec/check/cuda_static.lua --one < %s"):format(list))
+os.execute(("xargs -r -P $(nproc) -L 1 luajit spec/check/cuda_static.lua --one < %s"):format(list))
 os.remove(list)
 
 local known, out = read_table(), { "file,kernel,arch,registers,blocks,forms,uses" }

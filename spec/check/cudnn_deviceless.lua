@@ -80,7 +80,7 @@ if #todo > 0 then
   local script = assert(io.open(FOLDER .. "/one.sh", "w"))
   script:write(COMMAND, "\n")
   script:close()
-  run(("xargs -P $(nproc) -L 1 sh %s/one.sh <%s/todo"):format(FOLDER, FOLDER), 3600)
+  run(("xargs -r -P $(nproc) -L 1 sh %s/one.sh <%s/todo"):format(FOLDER, FOLDER), 3600)
 end
 
 local rows, order = {}, {}   -- dtype .. graph -> { [gpu] = what came of it, networks = {} }
