@@ -261,11 +261,12 @@ static inline unic_dnnl_md unic_dnnl_primitive_md(const unic_dnnl_primitive *p, 
 }
 
 /* Which implementation was chosen ("jit:avx2", "gemm:jit", ...). */
-static inline const char *unic_dnnl_primitive_name(const unic_dnnl_primitive *p) {
+static inline const char *unic_dnnl_desc_name(const_dnnl_primitive_desc_t desc) {
   const char *name = "";
-  dnnl_primitive_desc_query(p->desc, dnnl_query_impl_info_str, 0, &name);
+  dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
   return name;
 }
+static inline const char *unic_dnnl_primitive_name(const unic_dnnl_primitive *p) { return unic_dnnl_desc_name(p->desc); }
 
 /* The geometry of a convolution. */
 typedef struct unic_dnnl_geometry {
@@ -274,11 +275,7 @@ typedef struct unic_dnnl_geometry {
   bool not_1x1;    /* without the implementations for 1x1 kernels alone */
 } unic_dnnl_geometry;
 
-static inline bool unic_dnnl_is_1x1(const_dnnl_primitive_desc_t desc) {
-  const char *name = "";
-  dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &name);
-  return strstr(name, "1x1") != NULL;
-}
+static inline bool unic_dnnl_is_1x1(const_dnnl_primitive_desc_t desc) { return strstr(unic_dnnl_desc_name(desc), "1x1") != NULL; }
 
 #if DNNL_VERSION_MAJOR == 2
 static inline dnnl_status_t unic_dnnl_convolution_desc(dnnl_primitive_desc_t *out, dnnl_prop_kind_t kind, unic_dnnl_md x, unic_dnnl_md w, unic_dnnl_md b,
