@@ -1,5 +1,5 @@
 # The kernels for GPUs on the emulated device: three orders of threads, AddressSanitizer with UBSan, the checker of races; and that these find planted faults
-# Cost: about 1 h on two cores, a third of it builds
+# Cost: about 30 min on two cores, a third of it builds
 # Options: patterns for ./unic test (default: spec/kernels)
 check_name=cuda_race
 . spec/support/check.sh
@@ -22,24 +22,36 @@ LD_PRELOAD=$(cc -print-file-name=libasan.so) exec $(command -v luajit) -e 'local
 END
 chmod +x $folder/luajit
 
-# plain NAME COMMAND..., race COMMAND..., asan COMMAND...: with that build of the device.
-plain() { "$@"; }
+# race COMMAND..., asan COMMAND...: with that build of the device.
 race() { LUA_CPATH="$root/.build-emu-race/?.so;;" "$@"; }
 asan() {
   env PATH="$root/$folder:$PATH" LUA_CPATH="$root/.build-emu-asan/?.so;;" \
     ASAN_OPTIONS="detect_leaks=0:intercept_tls_get_addr=0:halt_on_error=1:allocator_may_return_null=1" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1" "$@"
 }
 
-# suite NAME BUILD PATTERNS: how many specs fail.
+# suite NAME BUILD PATTERNS: the specs in the background, as soon as a core is free (a device computes in one thread). The pipe holds a line for each core.
+mkfifo $folder/cores 2>/dev/null
+exec 9<>$folder/cores
+cores=$(nproc)
+for i in $(seq $cores); do echo >&9; done
+export UNIC_THREADS=1
 suite() {
   name=$1 build=$2
   shift 2
-  $build ./unic test "$@" --device cuda-emu --slowest 5 >$folder/$name.log 2>&1
-  line=$(tail -n 1 $folder/$name.log)
-  note $name "$line"
+  read -r line <&9
+  {
+    $build ./unic test "$@" --device cuda-emu --slowest 5 >$folder/$name.log 2>&1 9>&-
+    echo >&9
+  } &
+}
+
+# judge NAME: how many of a suite's specs failed.
+judge() {
+  line=$(tail -n 1 $folder/$1.log)
+  note $1 "$line"
   failed=$(echo "$line" | sed -n 's/^[1-9][0-9]* passed, \([0-9]*\) failed, .*/\1/p')
-  [ "$failed" = 0 ] || tail -n 60 $folder/$name.log >&2
-  at_most ${name}_failed "${failed:-none}" 0
+  [ "$failed" = 0 ] || tail -n 60 $folder/$1.log >&2
+  at_most ${1}_failed "${failed:-none}" 0
 }
 
 # planted BUILD NAME PATTERN: what the device says about a planted fault.
@@ -51,11 +63,6 @@ planted() {
   if grep -q "$3" $folder/planted.log; then holds $1_finds_$word yes; else cat $folder/planted.log >&2; holds $1_finds_$word no; fi
 }
 
-for order in forward reverse random; do
-  export EMU_ORDER=$order
-  suite $order plain "$@"
-done
-unset EMU_ORDER
 planted race "first barrier" "a race: .*planted.cpp:[0-9]"
 planted race "later barriers" "a race: .*planted.cpp:[0-9]"
 planted race "warp" "a race: .*planted.cpp:[0-9]"
@@ -64,6 +71,11 @@ planted race "correct" "^$"
 planted asan "beyond the array" "planted.cpp.*out of bounds"
 planted asan "beyond the tensor" "AddressSanitizer: use-after-poison"
 planted asan "correct" "^$"
+
+# The longest first.
 suite race race "$@"
 suite asan asan "$@"
+for order in forward reverse random; do suite $order "env EMU_ORDER=$order" "$@"; done
+wait
+for name in race asan forward reverse random; do judge $name; done
 finish

@@ -40,14 +40,18 @@ uintptr_t device_from, device_to;   /* the allocation of the last access */
 std::unordered_map<const void *, uint16_t> site_numbers;
 const void *sites[SITES];
 unsigned sites_used = 1;
+struct { const void *pc; uint16_t number; } site_cache[CACHED];   /* a kernel has few places, and comes back to them millions of times */
 
 uint16_t number_of_site(const void *pc) {
+  auto &slot = site_cache[(uintptr_t)pc / 4 % CACHED];
+  if (slot.pc == pc) return slot.number;
   uint16_t &n = site_numbers[pc];
   if (!n && sites_used < SITES) {
     sites[sites_used] = pc;
     n = (uint16_t)sites_used++;
   }
-  return n ? n : 1;
+  slot = {pc, n ? n : (uint16_t)1};
+  return slot.number;
 }
 
 /* "kernels/softmax.cu:41", or an offset where nobody can say it. */
