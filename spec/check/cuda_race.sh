@@ -1,4 +1,4 @@
-# The kernels for GPUs on the emulated device: three orders of threads, AddressSanitizer with UBSan, the checker of races; and that these find planted faults
+# The kernels for GPUs on the emulated device: forward, in reverse under AddressSanitizer and UBSan, in random order under the checker of races; planted faults
 # Cost: about 30 min on two cores, a third of it builds
 # Options: patterns for ./unic test (default: spec/kernels)
 check_name=cuda_race
@@ -22,30 +22,32 @@ LD_PRELOAD=$(cc -print-file-name=libasan.so) exec $(command -v luajit) -e 'local
 END
 chmod +x $folder/luajit
 
-# race COMMAND..., asan COMMAND...: with that build of the device.
+# plain COMMAND..., race COMMAND..., asan COMMAND...: with that build of the device.
+plain() { "$@"; }
 race() { LUA_CPATH="$root/.build-emu-race/?.so;;" "$@"; }
 asan() {
   env PATH="$root/$folder:$PATH" LUA_CPATH="$root/.build-emu-asan/?.so;;" \
     ASAN_OPTIONS="detect_leaks=0:intercept_tls_get_addr=0:halt_on_error=1:allocator_may_return_null=1" UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1" "$@"
 }
 
-# suite NAME BUILD PATTERNS: the specs in the background, as soon as a core is free (a device computes in one thread). The pipe holds a line for each core.
+# suite ORDER BUILD PATTERNS: the specs in the background, as soon as a core is free (a device computes in one thread). The pipe holds a line for each core.
 mkfifo $folder/cores 2>/dev/null
 exec 9<>$folder/cores
 cores=$(nproc)
 for i in $(seq $cores); do echo >&9; done
 export UNIC_THREADS=1
 suite() {
-  name=$1 build=$2
+  order=$1 build=$2
   shift 2
   read -r line <&9
   {
-    $build ./unic test "$@" --device cuda-emu --slowest 5 >$folder/$name.log 2>&1 9>&-
+    export EMU_ORDER=$order
+    $build ./unic test "$@" --device cuda-emu --slowest 5 >$folder/$order.log 2>&1 9>&-
     echo >&9
   } &
 }
 
-# judge NAME: how many of a suite's specs failed.
+# judge ORDER: how many of a suite's specs failed.
 judge() {
   line=$(tail -n 1 $folder/$1.log)
   note $1 "$line"
@@ -72,10 +74,10 @@ planted asan "beyond the array" "planted.cpp.*out of bounds"
 planted asan "beyond the tensor" "AddressSanitizer: use-after-poison"
 planted asan "correct" "^$"
 
-# The longest first.
-suite race race "$@"
-suite asan asan "$@"
-for order in forward reverse random; do suite $order "env EMU_ORDER=$order" "$@"; done
+# Each build takes an order of the threads of its own. The longest first.
+suite random race "$@"
+suite reverse asan "$@"
+suite forward plain "$@"
 wait
-for name in race asan forward reverse random; do judge $name; done
+for order in random reverse forward; do judge $order; done
 finish
