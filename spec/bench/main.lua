@@ -181,6 +181,9 @@ local function write_results(suites)
       if found then return found end
     end
   end
+  -- Many processors go by one name.
+  local family, model = line("/proc/cpuinfo", "^cpu family%s*:%s*(%d+)"), line("/proc/cpuinfo", "^model%s*:%s*(%d+)")
+  if family and model then facts.processor = ("%s (family %s, model %s)"):format(facts.processor, family, model) end
   facts.kernel = line("/proc/sys/kernel/osrelease", "^(%S+)")
   facts.memory = tonumber(line("/proc/meminfo", "^MemTotal:%s+(%d+)")) * 1024
   local list = {}

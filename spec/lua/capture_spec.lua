@@ -43,6 +43,49 @@ describe("a captured step", function()
     end)
   end
 
+  -- What recipes/pretrain_medunic.lua does with a batch: two views, two dropout passes, three losses, clipping, a new learning rate for every step.
+  local function pretrain(captured, dtype)
+    unic.manual_seed(5)
+    local model = require("unic.models.medunic") {
+      vision = "resnet_small", text = "bert_small", vocab = 40, channels = 1, size = 32, dim = 16, ctr_dim = 16, hidden = 16, dropout = 0.03, position_map = true,
+    }
+    model:train()
+    local adamw = optim.AdamW(model:groups { lr = 1e-3, weight_decay = 0.05, betas = { 0.9, 0.98 } })
+    local function step(view1, view2, tokens, mask)
+      adamw:zero_grad()
+      local total = unic.autocast(dtype, function()
+        local v1, v2 = model:image(view1), model:image(view2)
+        local h1, h2 = model:encode_text(tokens, mask), model:encode_text(tokens, mask)
+        return losses.cvl(v1, model:project_text(h1), { tau = 0.2 }) + 0.2 * losses.ssv(v1, v2, { tau = 0.1 })
+          + 0.05 * losses.ctr(model:project_ctr(h1), model:project_ctr(h2), { terms = "tf+tt" })
+      end)
+      total:backward()
+      local norm = optim.clip_grad_norm(model:parameters(), 5)
+      adamw:step()
+      return total, norm
+    end
+    local run = captured and unic.capture(step) or step
+    local seen = {}
+    for i = 1, 5 do
+      local rng = unic.new_generator(i)
+      local lengths = unic.tensor({ { 8 }, { 3 }, { 6 }, { 1 + i } }, { dtype = "i64" })
+      adamw:set_lr(1e-3 / i)
+      local loss, norm = run(unic.randn({ 4, 1, 32, 32 }, { rng = rng }), unic.randn({ 4, 1, 32, 32 }, { rng = rng }),
+        unic.randint_(unic.empty({ 4, 8 }, { dtype = "i64" }), 5, 40, { rng = rng }), unic.arange(8):reshape(1, 8):lt(lengths))
+      seen[#seen + 1], seen[#seen + 2] = loss:item(), norm:item()
+    end
+    return seen, model:state_dict()
+  end
+  for _, dtype in ipairs { "f32", "bf16" } do
+    it("has the bits of the eager one in Med-UniC, " .. dtype, function()
+      local a, p = pretrain(false, dtype)
+      local b, q = pretrain(true, dtype)
+      assert.same(a, b)
+      assert.is_true(a[1] ~= a[9] and a[2] > 0)
+      for name, value in pairs(p) do assert.same_bits(value, q[name]) end
+    end)
+  end
+
   it("takes inputs of one shape and type, and says so", function()
     local step = unic.capture(function(x) return x * 2 end)
     for i = 1, 3 do assert.same({ 2 * i, 2 * i }, step(unic.full({ 2 }, i)):totable()) end
