@@ -54,6 +54,19 @@ describe("linear", function()
     assert.same({ 0, 10 }, b.grad:totable())
   end)
 
+  it("serves bf16 and f16 by turns with one f32 weight, and sees the weight change", function()
+    local w, b = unic.randn { 6, 8 }, unic.randn { 6 }
+    local xs = unic.randn { 5, 8 }
+    for round = 1, 2 do
+      for _, dtype in ipairs { "bf16", "f16", "bf16" } do
+        local x = xs:to(dtype)
+        -- a weight that nobody has seen before has no kept form
+        assert.same_bits(unic.linear(x, w:clone(), b:clone()), unic.linear(x, w, b))
+      end
+      if round == 1 then w:add_(1) end
+    end
+  end)
+
   it("lets NaN and infinities through", function()
     local inf = math.huge
     local y = unic.linear(unic.tensor({ { 0 / 0 }, { inf }, { 1e30 }, { -1e30 } }), unic.tensor({ { 1 } }), nil, "relu"):totable()
