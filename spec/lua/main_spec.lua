@@ -262,3 +262,25 @@ rm -r $d; exit $code]]):format(root))
     assert.matches("^unic: missing: cc cmake ninja pkg%-config luajit luacheck%. Debian has it in these packages: gcc .*libdnnl%-dev", output)
   end)
 end)
+
+describe("the build", function()
+  it("is configured anew when its build.ninja is gone or cannot be read", function()
+    -- A tree of a few lines: its module is an empty file, its program says that it runs.
+    local output, code = shell(([[
+d=$(mktemp -d); cd $d; mkdir -p runtime kernels lua/unic; cp %s/unic %s/CMakePresets.json .
+echo 'print "it runs"' >lua/unic/main.lua
+cat >CMakeLists.txt <<'END'
+cmake_minimum_required(VERSION 3.24)
+project(unic NONE)
+add_custom_command(OUTPUT unic.so COMMAND ${CMAKE_COMMAND} -E touch unic.so)
+add_custom_target(module ALL DEPENDS unic.so)
+END
+for harm in true 'rm build/build.ninja' 'echo "build unic.so: no_such_rule" >build/build.ninja'; do
+  sh -c "$harm"; rm -f build/unic.so
+  ./unic -e '' 2>&1 || cat build/build.log
+done
+cd /; rm -r $d]]):format(root, root))
+    assert.equal(0, code)
+    assert.equal(("unic: building (log: build/build.log)\nit runs\n"):rep(3), output .. "\n")
+  end)
+end)
