@@ -203,7 +203,7 @@ static unic_status cuda_upload(unic_device *d, void *to, const void *from, int64
   return unic_cuda_upload(c, to, from, bytes);
 }
 
-/* Values that kernels could not accept. */
+/* Values that kernels could not accept. A copy to memory that is not pinned is over when the call returns; what went wrong in a launch comes with the wait. */
 static unic_status raise_noted(unic_cuda *c) {
   unic_cuda_flag f;
   UNIC_TRY(unic_cuda_check(cudaMemcpyAsync(&f, c->flag, sizeof f, cudaMemcpyDeviceToHost, c->stream), "copy of the value errors"));
