@@ -59,9 +59,9 @@ describe("linear", function()
     local xs = unic.randn { 5, 8 }
     for round = 1, 2 do
       for _, dtype in ipairs { "bf16", "f16", "bf16" } do
-        local x = xs:to(dtype)
+        local half = xs:to(dtype)
         -- a weight that nobody has seen before has no kept form
-        assert.same_bits(unic.linear(x, w:clone(), b:clone()), unic.linear(x, w, b))
+        assert.same_bits(unic.linear(half, w:clone(), b:clone()), unic.linear(half, w, b))
       end
       if round == 1 then w:add_(1) end
     end
