@@ -11,9 +11,11 @@
 #ifndef UNIC_ATTENTION_TILES_H
 #define UNIC_ATTENTION_TILES_H
 
-enum { WIDE = 16, TALL = 6, BROAD = 4 };   /* columns of a panel; rows and panels of a tile, whose sums fill 24 registers */
+#include "tiles.h"
 
-typedef uint32_t word __attribute__((aligned(2), may_alias));
+enum { WIDE = TILE_WIDE, TALL = TILE_TALL, BROAD = TILE_BROAD };
+
+typedef tile_word word;
 
 /* c[m][n] = alpha sum over k of a(m, k) b(k, n), or that added. Strides in words, of a in bytes; n is rounded up to panels. */
 struct product {
@@ -28,30 +30,9 @@ struct product {
   bool add;
 };
 
-static inline __attribute__((always_inline)) void tile(const bool low, const int rows, const int panels, const struct product *p, const char *a, const word *b, float *c) {
+static inline __attribute__((always_inline)) void tile(const int rows, const bool low, const int panels, const struct product *p, const char *a, const word *b, float *c) {
   __m512 sum[TALL][BROAD];
-  const int64_t a_row = p->a_row, a_next = p->a_next, b_panel = p->b_panel, b_next = p->b_next, inner = p->inner;
-  #pragma GCC unroll 6
-  for (int r = 0; r < rows; r++)
-    #pragma GCC unroll 4
-    for (int v = 0; v < panels; v++) sum[r][v] = _mm512_setzero_ps();
-  for (int64_t k = 0; k < inner; k++, a += a_next, b += b_next) {
-    __m512i from[BROAD];
-    #pragma GCC unroll 4
-    for (int v = 0; v < panels; v++) from[v] = _mm512_loadu_si512(b + v * b_panel);
-    #pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-      __m512i by = _mm512_set1_epi32((int32_t)*(const word *)(const void *)(a + r * a_row));
-      #pragma GCC unroll 4
-      for (int v = 0; v < panels; v++) {
-#if defined(__AVX512BF16__)
-        if (low) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], (__m512bh)from[v], (__m512bh)by);
-        else
-#endif
-        sum[r][v] = _mm512_fmadd_ps((__m512)from[v], (__m512)by, sum[r][v]);
-      }
-    }
-  }
+  tile_sums(low, rows, panels, a, p->a_row, p->a_next, b, p->b_panel, p->b_next, p->inner, sum);
   const __m512 alpha = _mm512_set1_ps(p->alpha);
   #pragma GCC unroll 6
   for (int r = 0; r < rows; r++)
@@ -64,16 +45,7 @@ static inline __attribute__((always_inline)) void tile(const bool low, const int
 
 typedef void tiles(int64_t rows, const struct product *p, const char *a, const word *b, float *c);
 #define TILES(name, low, panels) \
-  static __attribute__((noinline)) void name(int64_t rows, const struct product *p, const char *a, const word *b, float *c) { \
-    switch (rows) { \
-      case 1: tile(low, 1, panels, p, a, b, c); break; \
-      case 2: tile(low, 2, panels, p, a, b, c); break; \
-      case 3: tile(low, 3, panels, p, a, b, c); break; \
-      case 4: tile(low, 4, panels, p, a, b, c); break; \
-      case 5: tile(low, 5, panels, p, a, b, c); break; \
-      default: tile(low, 6, panels, p, a, b, c); \
-    } \
-  }
+  static __attribute__((noinline)) void name(int64_t rows, const struct product *p, const char *a, const word *b, float *c) { TILE_ROWS(rows, tile, low, panels, p, a, b, c) }
 TILES(tiles_1, false, 1)
 TILES(tiles_2, false, 2)
 TILES(tiles_3, false, 3)

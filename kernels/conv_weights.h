@@ -1,4 +1,4 @@
-/* Weight gradients of convolutions by own kernels, for images in which oneDNN's stay far below what the processor can do (conv_weights.c says by how much). */
+/* Weight gradients of convolutions, and in bf16 of linear, by own kernels where oneDNN's stay far below what the processor can do (conv_weights.c says by how much). */
 #ifndef UNIC_CONV_WEIGHTS_H
 #define UNIC_CONV_WEIGHTS_H
 
@@ -12,8 +12,9 @@ typedef struct unic_conv_weights {
   /* What unic_conv_weights_plan makes of it. */
   int64_t plane, part, parts, planes;   /* pixels of the result that lie together; a block is one of the `parts` of `part` pixels each, or several whole planes */
   int64_t step;                         /* floats from packed panel to packed panel */
+  int64_t group;                        /* panels of input channels that are gathered at a time */
   int64_t blocks, pieces, slices;       /* blocks in all; sets of blocks, and of output channels, that are summed apart */
-  int64_t packed;                       /* bytes of scratch of one such pair of sets; the pieces' sums lie behind all of them */
+  int64_t threads, packed;              /* and bytes of scratch of each; the pieces' sums lie behind them */
   bool in_place;                        /* the image is read where it lies */
   bool direct;                          /* sums go straight into the gradient */
   int64_t scratch;                      /* bytes */

@@ -176,30 +176,6 @@ static inline uint64_t unic_dnnl_md_tag(unic_dnnl_md m) {
   return unic_dnnl_mix(h, &bytes, sizeof bytes);
 }
 
-/* Is this matrix [K, N] of a half type laid out as [N / columns][K / 32][16][columns][2], pairs of rows side by side? Then `columns` (16 to 64), else 0. */
-static inline int unic_dnnl_md_pairs(unic_dnnl_md m) {
-#if DNNL_VERSION_MAJOR == 2
-  if (m->ndims != 2 || m->format_kind != dnnl_blocked || m->extra.flags) return 0;
-  const dnnl_dim_t *stride = m->format_desc.blocking.strides, *padded = m->padded_dims, *size = m->format_desc.blocking.inner_blks;
-  const dnnl_dim_t *index = m->format_desc.blocking.inner_idxs;
-  int blocks = m->format_desc.blocking.inner_nblks;
-#else
-  int ndim = 0, blocks = 0;
-  dnnl_format_kind_t kind = dnnl_format_kind_undef;
-  const dnnl_dims_t *strides = NULL, *padding = NULL, *sizes = NULL, *indices = NULL;
-  dnnl_memory_desc_query(m, dnnl_query_ndims_s32, &ndim);
-  dnnl_memory_desc_query(m, dnnl_query_format_kind, &kind);
-  if (ndim != 2 || kind != dnnl_blocked || dnnl_memory_desc_query(m, dnnl_query_strides, &strides) != dnnl_success ||
-      dnnl_memory_desc_query(m, dnnl_query_padded_dims, &padding) != dnnl_success || dnnl_memory_desc_query(m, dnnl_query_inner_nblks_s32, &blocks) != dnnl_success ||
-      blocks != 3 || dnnl_memory_desc_query(m, dnnl_query_inner_blks, &sizes) != dnnl_success || dnnl_memory_desc_query(m, dnnl_query_inner_idxs, &indices) != dnnl_success)
-    return 0;
-  const dnnl_dim_t *stride = *strides, *padded = *padding, *size = *sizes, *index = *indices;
-#endif
-  if (blocks != 3 || size[0] != 16 || index[0] != 0 || index[1] != 1 || size[2] != 2 || index[2] != 0) return 0;
-  if (padded[0] % 32 || padded[1] % size[1] || size[1] % 16 || size[1] > 64 || stride[0] != 32 * size[1] || stride[1] != padded[0] * size[1]) return 0;
-  return unic_dnnl_md_bytes(m) == padded[0] * padded[1] * 2 ? (int)size[1] : 0;
-}
-
 /* ---------------------------------------------------------------- primitives */
 
 /* Zeroed: nothing there; may be freed. */

@@ -26,7 +26,6 @@ typedef struct unic_product {
   int sums;                                /* C is the sum of this product over these dimensions (a broadcast operand's gradient) */
   int64_t sum[UNIC_MAX_RANK], sum_a[UNIC_MAX_RANK], sum_b[UNIC_MAX_RANK];
   bool tiled;                              /* results go to the `store` of unic_product_run, c is not written */
-  bool b_pairs;                            /* B may be asked for in blocks: see b_columns */
   /* What unic_product_plan makes of it. */
   bool swapped;                            /* C's columns are the contiguous ones: C' = B' A' is computed */
   bool a_copy, b_copy, c_copy;
@@ -34,7 +33,6 @@ typedef struct unic_product {
   int64_t lda, ldb, ldc, pm, pn, pk;
   int64_t scratch;                         /* floats, a multiple of 16 */
   void *native;                            /* oneDNN's primitive for all of it; owned */
-  int b_columns;                           /* native: B is to lie as [n / b_columns][k / 32][16][b_columns][2], padded with zeros; 0: as it was said to */
 } unic_product;
 
 /* Where tiles of results go: rows i .. i+m-1, columns j .. j+n-1 of C as tile[m][n]. Never with a swapped plan. */

@@ -7,16 +7,20 @@
  *
  * f32: one oneDNN product into y (or z), then bias and activation in one pass over it; backward makes dz in scratch and sums dbias in the same
  * pass, then two products. bf16 and f16: operands in f32 panels (gemm.h), bias and activation on the f32 tile before it is rounded once; or,
- * where oneDNN multiplies them itself, its product with bias, a pass for the activation, and backward with dz in the half type.
+ * where the processor multiplies pairs of bf16, own products (pairs.h, conv_weights.h), a pass for the activation, and backward with dz in bf16.
  *
  * Saved: x, weight, and z: the value before a GELU, or for a ReLU one byte that says whether it let the value through. y = gelu(z) is made again from
  * z, which for that is rounded before the GELU is taken; where memory is short, y and z are made again from x (remake.h).
- * A weight may be f32 beside x in a half type: it is rounded into scratch right before the products that read it (linear.h), so that no copy of it lives
+ * A weight may be f32 beside x in a half type: it is rounded into scratch right before the products that read it, so that no copy of it lives
  * from the forward to the backward. Without a tape and for few rows, which would not pay for that, the rounded form is kept: a derived form of the
  * weight.
- * Bits: equal for equal thread counts (oneDNN splits a product by threads); bias, activation and dbias are the same at any thread count. */
-#include "linear.h"
+ * Bits: equal for equal thread counts (oneDNN splits a product by threads); bias, activation and dbias are the same at any thread count.
+ *
+ * Over 500 lines: one op with its activations, each product planned for three ways of computing it. */
+#include "conv_weights.h"
 #include "gemm.h"
+#include "loops.h"
+#include "pairs.h"
 
 enum { X, WEIGHT, BIAS, ACTIVATION };   /* inputs */
 enum { Y, Z };                          /* outputs */
@@ -26,6 +30,8 @@ enum { NONE, GELU, RELU };
 struct finish { const void *from; const float *bias; void *y, *z; int64_t from_ld, ld, columns; int from_dtype, dtype, activation; };
 /* Rows of dy become rows of dz, and each chunk of them a row of sums. */
 struct start { const void *dy, *z; void *dz; float *sums; int64_t columns, chunk; int dtype, dz_dtype, activation; };
+/* A weight rounded as it lies. */
+struct rounding { const float *from; void *to; int dtype; };
 /* The bias gradient out of the chunks' sums. */
 struct gather { const float *sums; float *dbias; int64_t columns, chunks; int accumulate; };
 
@@ -127,6 +133,11 @@ UNIC_LOOP(linear_start) {
   }
 }
 
+UNIC_LOOP(linear_round) {
+  const struct rounding *s = context;
+  for (int64_t i = begin; i < end; i += UNIC_ROW) unic_row_store(s->to, s->dtype, i, end - i < UNIC_ROW ? end - i : UNIC_ROW, s->from + i);
+}
+
 UNIC_LOOP(linear_gather) {
   const struct gather *g = context;
   float sum[UNIC_ROW];
@@ -147,6 +158,7 @@ UNIC_LOOP(linear_gather) {
 UNIC_LOOP_TABLE(linear_finish);
 UNIC_LOOP_TABLE(linear_start);
 UNIC_LOOP_TABLE(linear_gather);
+UNIC_LOOP_TABLE(linear_round);
 
 static unic_status linear_shape(unic_call *c) {
   const unic_tensor *x = c->in[X], *weight = c->in[WEIGHT];
@@ -174,9 +186,11 @@ typedef struct linear_plan {
   uint8_t dz_dtype;
   bool made;                        /* dz is not dy itself */
   unic_product y, dx, dweight;
+  unic_pairs own;                   /* m > 0: y, or dx, by pairs.h */
+  unic_conv_weights own_dweight;    /* images > 0: dweight by conv_weights.h */
   int64_t sums_at, product_at;      /* floats into scratch; dz is at 0 */
-  bool wide, kept;                  /* the weight is f32 and the rest is not; its rounded form is derived */
-  int64_t weight_at;                /* bytes into scratch: the rounded weight */
+  bool copied, kept;                /* the products read a rounded or packed copy of the weight, which is derived */
+  int64_t weight_at;                /* bytes into scratch: that copy */
 } linear_plan;
 
 static void linear_plan_free(void *data) {
@@ -195,32 +209,37 @@ static void sizes(const unic_kernel *k, int64_t *m, int64_t *i, int64_t *o) {
   for (int d = 0; d < x->ndim - 1; d++) *m *= x->shape[d];
 }
 
-/* The rounded weight that `product` reads. */
-static struct pack weight_for(const unic_kernel *k, const unic_product *product, void *to) {
-  return (struct pack){.from = k->in[WEIGHT].data, .to = to, .k = product->k, .n = product->n, .k_step = product->b_row, .n_step = product->b_col,
-                       .dtype = k->type, .columns = product->b_columns};
-}
+static int64_t weight_bytes(const unic_kernel *k, const linear_plan *l) { return l->own.m ? unic_pairs_bytes(&l->own) : k->in[WEIGHT].numel * 2; }
 
-static int64_t weight_bytes(const unic_product *p) {
-  if (!p->b_columns) return p->k * p->n * 2;
-  return (p->k + PACK_ROWS - 1) / PACK_ROWS * PACK_ROWS * ((p->n + p->b_columns - 1) / p->b_columns * p->b_columns) * 2;
+static void copy_weight(const unic_kernel *k, const linear_plan *l, void *to) {
+  const unic_view *w = &k->in[WEIGHT];
+  struct rounding rounding = {.from = w->data, .to = to, .dtype = k->type};
+  if (l->own.m) unic_pairs_pack(&l->own, w->data, w->dtype, to);
+  else UNIC_RUN(linear_round, w->numel, 16 * UNIC_ROW, &rounding);
 }
 
 static unic_status make_weight(const unic_kernel *k, int i, void *to) {
   (void)i;
-  struct pack pack = weight_for(k, &((const linear_plan *)k->plan)->y, to);
-  linear_weight(&pack);
+  copy_weight(k, k->plan, to);
   return UNIC_OK;
 }
 
-/* The weight as `product` reads it, in whose sizes a plan for rounding it was made. */
-static const void *weight_in(const unic_kernel *k, const unic_product *product) {
+/* The weight as the products read it. */
+static const void *weight_in(const unic_kernel *k) {
   const linear_plan *l = k->plan;
-  if (!l->wide) return k->in[WEIGHT].data;
+  if (!l->copied) return k->in[WEIGHT].data;
   if (l->kept) return k->derived[0];
-  struct pack pack = weight_for(k, product, (char *)k->scratch + l->weight_at);
-  linear_weight(&pack);
-  return pack.to;
+  void *to = (char *)k->scratch + l->weight_at;
+  copy_weight(k, l, to);
+  return to;
+}
+
+/* dweight [O, I] is the weight gradient of a 1x1 convolution whose pixels are the rows. With few columns most of its tiles would be used too seldom. */
+static bool owns_dweight(linear_plan *l) {
+  l->own_dweight = (unic_conv_weights){.images = 1, .in = l->i, .out = l->o, .size = {1, l->m}, .pixels = {1, l->m}, .kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}};
+  bool owns = l->m > 0 && l->i >= 64 && l->o >= 64 && unic_conv_weights_plan(&l->own_dweight);
+  if (!owns) l->own_dweight.images = 0;
+  return owns;
 }
 
 static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
@@ -231,23 +250,24 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   p->free = linear_plan_free;
   sizes(k, &l->m, &l->i, &l->o);
   uint8_t type = (uint8_t)k->type;
-  bool low = type != UNIC_F32;
-  l->wide = low && k->in[WEIGHT].dtype == UNIC_F32;
+  bool low = type != UNIC_F32, wide = low && k->in[WEIGHT].dtype == UNIC_F32;
   if (!k->backward) {
     l->y = (unic_product){.m = l->m, .n = l->o, .k = l->i, .a_row = l->i, .a_col = 1, .b_row = 1, .b_col = l->i, .c_row = l->o, .c_col = 1,
-                          .a_dtype = type, .b_dtype = type, .c_dtype = type, .tiled = low, .b_pairs = l->wide};
+                          .a_dtype = type, .b_dtype = type, .c_dtype = type, .tiled = low};
     bool native = false;
-    UNIC_TRY(unic_product_native("linear", &l->y, k->in[BIAS].present, 0, &native));
-    if (!native) unic_product_plan(&l->y);
+    if (type == UNIC_BF16 && unic_pairs_takes(l->i)) l->own = (unic_pairs){.m = l->m, .n = l->o, .k = l->i, .k_step = 1, .n_step = l->i};
+    else UNIC_TRY(unic_product_native("linear", &l->y, k->in[BIAS].present, 0, &native));
+    if (!native && !l->own.m) unic_product_plan(&l->y);
     p->scratch = l->y.scratch * 4;
-    if (!l->wide) return UNIC_OK;
-    int64_t bytes = weight_bytes(&l->y);
-    /* Rounding takes the time of about 20 rows of the product. */
+    l->copied = wide || l->own.m;
+    if (!l->copied) return UNIC_OK;
+    int64_t bytes = weight_bytes(k, l);
+    /* The copy takes the time of about 20 rows of the product. */
     l->kept = !k->grad && l->m < 512;
     if (l->kept) {
       p->derives = 1;
       p->derive[0].arg = WEIGHT;
-      p->derive[0].tag = ((uint64_t)l->i << 40 | (uint64_t)l->o << 16 | (uint64_t)l->y.b_columns << 8 | type) * 0x9E3779B97F4A7C15ull;
+      p->derive[0].tag = l->own.m ? unic_pairs_tag(&l->own) : 0x6c696e656172u ^ (uint64_t)type << 56;
       p->derive[0].bytes = bytes;
       p->derive[0].make = make_weight;
     } else {
@@ -267,7 +287,7 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
     if (rows < l->rows) l->rows = rows;
   }
   l->dx = (unic_product){.m = l->rows, .n = l->i, .k = l->o, .a_row = l->o, .a_col = 1, .b_row = l->i, .b_col = 1, .c_row = l->i, .c_col = 1,
-                         .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = type, .b_pairs = l->wide};
+                         .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = type};
   l->dweight = (unic_product){.m = l->o, .n = l->i, .k = l->rows, .a_row = 1, .a_col = l->o, .b_row = l->i, .b_col = 1, .c_row = l->i, .c_col = 1,
                               .a_dtype = UNIC_F32, .b_dtype = type, .c_dtype = UNIC_F32};
   l->dz_dtype = UNIC_F32;
@@ -276,18 +296,22 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
     unic_product dx = l->dx, dweight = l->dweight;
     dx.a_dtype = dweight.a_dtype = type;
     dx.m = dweight.k = l->m;
-    if (k->din[X].present) UNIC_TRY(unic_product_native("linear", &dx, false, k->accumulate[X], &native));
-    if (native && k->din[WEIGHT].present) {
+    bool own = type == UNIC_BF16 && unic_pairs_takes(l->o);
+    if (k->din[X].present && !own) UNIC_TRY(unic_product_native("linear", &dx, false, k->accumulate[X], &native));
+    if (native && k->din[WEIGHT].present && !(type == UNIC_BF16 && owns_dweight(l))) {
       unic_status status = unic_product_native("linear", &dweight, false, k->accumulate[WEIGHT], &native);
       if (!native) unic_product_free(&dx);
       UNIC_TRY(status);
     }
     if (native) {
+      if (own && k->din[X].present) l->own = (unic_pairs){.m = l->m, .n = l->i, .k = l->o, .k_step = l->i, .n_step = 1};
       l->dx = dx;
       l->dweight = dweight;
       l->dz_dtype = type;
       l->rows = l->m;
       made = k->arg[ACTIVATION].integer != NONE;
+    } else {
+      l->own_dweight.images = 0;
     }
   }
   if (!native) {
@@ -300,8 +324,10 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
   int64_t product = 0;
   if (k->din[X].present && l->dx.scratch > product) product = l->dx.scratch;
   if (k->din[WEIGHT].present && l->dweight.scratch > product) product = l->dweight.scratch;
+  if (l->own_dweight.images && l->own_dweight.scratch / 4 > product) product = (l->own_dweight.scratch + 63) / 64 * 16;
   l->weight_at = (l->product_at + product) * 4;
-  p->scratch = l->weight_at + (l->wide && k->din[X].present ? weight_bytes(&l->dx) : 0);
+  l->copied = k->din[X].present && (wide || l->own.m);
+  p->scratch = l->weight_at + (l->copied ? weight_bytes(k, l) : 0);
   return UNIC_OK;
 }
 
@@ -331,12 +357,13 @@ static unic_status linear_forward(const unic_kernel *k) {
   int activation = (int)k->arg[ACTIVATION].integer;
   struct finish f = {.bias = k->in[BIAS].data, .y = k->out[Y].data, .z = k->grad && activation != NONE ? k->out[Z].data : NULL,
                      .ld = l->o, .columns = l->o, .dtype = k->type, .activation = activation};
-  const void *weight = weight_in(k, &l->y);
-  if (k->type != UNIC_F32 && !l->y.native)
+  const void *weight = weight_in(k);
+  if (k->type != UNIC_F32 && !l->y.native && !l->own.m)
     return unic_product_run(&l->y, k->in[X].data, weight, NULL, 0, k->scratch, store_tile, &f) ? UNIC_OK : refused(l);
   void *to = activation == GELU && f.z ? f.z : f.y;
-  if (!unic_product_run(&l->y, k->in[X].data, weight, to, 0, k->scratch, NULL, l->y.native ? k->in[BIAS].data : NULL)) return refused(l);
-  if (l->y.native) f.bias = NULL;
+  if (l->own.m) unic_pairs_run(&l->own, k->in[X].data, weight, k->in[BIAS].data, to, false);
+  else if (!unic_product_run(&l->y, k->in[X].data, weight, to, 0, k->scratch, NULL, l->y.native ? k->in[BIAS].data : NULL)) return refused(l);
+  if (l->y.native || l->own.m) f.bias = NULL;
   if (!f.bias && activation == NONE) return UNIC_OK;
   f.from = to;
   f.from_dtype = k->type;
@@ -369,7 +396,7 @@ static unic_status linear_backward(const unic_kernel *k) {
   bool wants_x = k->din[X].present, wants_weight = k->din[WEIGHT].present, wants_bias = k->din[BIAS].present;
   float *scratch = k->scratch, *sums = wants_bias ? scratch + l->sums_at : NULL;
   unic_product dx = l->dx, dweight = l->dweight;
-  const void *weight = wants_x ? weight_in(k, &l->dx) : NULL;
+  const void *weight = wants_x ? weight_in(k) : NULL;
   if (l->m == 0 && wants_weight && !unic_product_run(&dweight, NULL, NULL, k->din[WEIGHT].data, k->accumulate[WEIGHT], scratch, NULL, NULL)) return refused(l);
   for (int64_t m = 0; m < l->m; m += l->rows) {
     int64_t rows = l->m - m < l->rows ? l->m - m : l->rows;
@@ -384,9 +411,11 @@ static unic_status linear_backward(const unic_kernel *k) {
     if (l->made) dz = scratch;
     dx.m = rows;
     dweight.k = rows;
-    if (wants_x && !unic_product_run(&dx, dz, weight, unic_at(k->din[X].data, k->type, m * l->i), k->accumulate[X], scratch + l->product_at, NULL, NULL))
+    if (l->own.m) unic_pairs_run(&l->own, dz, weight, NULL, k->din[X].data, k->accumulate[X]);
+    else if (wants_x && !unic_product_run(&dx, dz, weight, unic_at(k->din[X].data, k->type, m * l->i), k->accumulate[X], scratch + l->product_at, NULL, NULL))
       return refused(l);
-    if (wants_weight && !unic_product_run(&dweight, dz, unic_at(k->in[X].data, k->type, m * l->i), k->din[WEIGHT].data, m > 0 || k->accumulate[WEIGHT],
+    if (l->own_dweight.images) unic_conv_weights_run(&l->own_dweight, k->in[X].data, dz, k->din[WEIGHT].data, k->accumulate[WEIGHT], scratch + l->product_at);
+    else if (wants_weight && !unic_product_run(&dweight, dz, unic_at(k->in[X].data, k->type, m * l->i), k->din[WEIGHT].data, m > 0 || k->accumulate[WEIGHT],
                                           scratch + l->product_at, NULL, NULL))
       return refused(l);
   }

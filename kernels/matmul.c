@@ -135,7 +135,7 @@ unic_status unic_product_native(const char *op, unic_product *p, bool bias, int 
   if (p->a_dtype != p->b_dtype || (p->c_dtype != p->a_dtype && p->c_dtype != UNIC_F32) || p->alone || p->sums || p->m < 1 || p->n < 1 || p->k < 1) return UNIC_OK;
   if (!readable(p->m, p->k, p->a_row, p->a_col, &form[0], &ld[0]) || !readable(p->k, p->n, p->b_row, p->b_col, &form[1], &ld[1])) return UNIC_OK;
   if (!readable(p->m, p->n, p->c_row, p->c_col, &form[2], &ld[2]) || form[2] != 'N') return UNIC_OK;
-  unic_dnnl_desc a = {0}, b = {0}, any = {0}, c = {0}, row = {0};
+  unic_dnnl_desc a = {0}, b = {0}, c = {0}, row = {0};
   unic_dnnl_primitive *made = unic_new(sizeof *made);
   if (!made) return unic_fail_memory("[%s] no memory for its plan", op);
   dnnl_status_t s = describe(&a, p->a_dtype, p->m, p->k, form[0], ld[0]);
@@ -143,25 +143,15 @@ unic_status unic_product_native(const char *op, unic_product *p, bool bias, int 
   if (s == dnnl_success) s = describe(&c, p->c_dtype, p->m, p->n, 'N', ld[2]);
   if (s == dnnl_success && bias) s = describe(&row, UNIC_F32, 1, p->n, 'N', p->n);
   unic_dnnl_attr attr = {.sum = accumulate ? 1 : 0};
-  p->b_columns = 0;
-  if (s == dnnl_success && p->b_pairs) {
-    const int64_t shape[2] = {p->k, p->n};
-    s = unic_dnnl_desc_any(&any, (unic_dtype)p->b_dtype, 2, shape);
-    if (s == dnnl_success) s = unic_dnnl_matmul(made, unic_dnnl_desc_md(&a), unic_dnnl_desc_md(&any), bias ? unic_dnnl_desc_md(&row) : NULL, unic_dnnl_desc_md(&c), &attr);
-    if (s == dnnl_success) p->b_columns = unic_dnnl_md_pairs(unic_dnnl_primitive_md(made, DNNL_ARG_WEIGHTS));
-    if (s == dnnl_success && !p->b_columns) unic_dnnl_primitive_free(made);   /* in blocks of another kind */
-  }
-  if (s == dnnl_success && !p->b_columns)
+  if (s == dnnl_success)
     s = unic_dnnl_matmul(made, unic_dnnl_desc_md(&a), unic_dnnl_desc_md(&b), bias ? unic_dnnl_desc_md(&row) : NULL, unic_dnnl_desc_md(&c), &attr);
   unic_dnnl_desc_free(&a);
   unic_dnnl_desc_free(&b);
-  unic_dnnl_desc_free(&any);
   unic_dnnl_desc_free(&c);
   unic_dnnl_desc_free(&row);
   if (s != dnnl_success || strncmp(unic_dnnl_primitive_name(made), "ref", 3) == 0) {
     unic_dnnl_primitive_free(made);
     unic_delete(made);
-    p->b_columns = 0;
     return s == dnnl_out_of_memory ? unic_dnnl_fail(op, "plan a product", s) : UNIC_OK;
   }
   p->native = made;

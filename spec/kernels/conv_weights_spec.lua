@@ -60,6 +60,9 @@ describe("the weight gradient of convolutions", function()
       { x = { 2, 270, 6, 5 }, w = { 69, 270, 1, 1 } },                                     -- more input channels than are gathered at a time
       { x = { 1, 64, 4, 5 }, w = { 1100, 64, 1, 1 } },                                     -- more output channels than a slice has
       { x = { 1, 272, 3, 2 }, w = { 530, 272, 2, 1 } },
+      { x = { 1, 512, 2, 3 }, w = { 530, 512, 1, 1 } },                                    -- a large gradient: deep blocks of few channels, several slices a thread
+      { x = { 2, 266, 5, 4 }, w = { 130, 266, 3, 3 }, how = { padding = 1 } },
+      { x = { 1, 512, 33, 35 }, w = { 513, 512, 1, 1 } },                                  -- two deep blocks
       { op = "conv_transpose2d", x = { 2, 71, 4, 3 }, w = { 71, 66, 3, 3 }, how = { stride = 2, padding = 1, output_padding = 1 } },
       { op = "conv_transpose2d", x = { 1, 64, 5, 4 }, w = { 64, 93, 2, 2 }, how = { stride = 2 } },
     } do

@@ -1,5 +1,5 @@
--- conv2d's dense 3x3 convolutions on channels in blocks (kernels/winograd.h): forward and data gradient, from 48 tiles of 2x2 results on, where the output
--- channels fill the products.
+-- conv2d's dense 3x3 convolutions on channels in blocks, and in bf16 on channels-last images (kernels/winograd.h): forward and data gradient, from 48 tiles of 2x2
+-- results on, where the output channels fill the products.
 local unic = require "unic"
 local blocked = require "spec.support.blocked"
 
@@ -36,6 +36,134 @@ local function runs(images, inputs, outputs, height, width, padding, more)
   local y = unic.contiguous(unic.conv2d(blocked.enter(x), unic.ones(outputs, inputs / (options.groups or 1), 3, 3), nil, options))
   return unic.ne(y, y):to("f32"):sum():item() > 0
 end
+
+describe("winograd in bf16", function()
+  local isa = unic.device() == "cpu" and require("unic.core").isa() or ""
+  local native = isa == "avx512_bf16"
+
+  local function low_runs(images, inputs, outputs, height, width, padding)
+    local x = (unic.ones(images, inputs, height, width) * math.huge):to "bf16"
+    local y = unic.conv2d(x, unic.ones(outputs, inputs, 3, 3), nil, { padding = padding })
+    return unic.ne(y, y):to("f32"):sum():item() > 0
+  end
+
+  -- y and dx in `dtype`, as f64.
+  local function low_convolve(c, dtype, weight_dtype)
+    local x, w = c.x:to(dtype):detach(), c.w:to(weight_dtype or dtype):detach()
+    x.requires_grad = true
+    local y = unic.conv2d(x, w, c.b and c.b:to(dtype == "f64" and "f64" or "f32"), { padding = c.padding })
+    c.dy = c.dy or c.random(y.shape):to "bf16"
+    y:backward { gradient = c.dy:to(dtype) }
+    return { y = unic.contiguous(y:detach()):to "f64", dx = unic.contiguous(x.grad):to "f64" }
+  end
+
+  it("takes channels-last images of whole words, where the processor has the instruction", function()
+    assert.equal(native, low_runs(3, 32, 64, 8, 8, 1))
+    assert.equal(native, low_runs(3, 64, 48, 8, 8, 1))
+    assert.is_false(low_runs(3, 16, 64, 8, 8, 1))
+    assert.is_false(low_runs(3, 32, 32, 8, 8, 1))
+    assert.is_false(low_runs(2, 32, 64, 8, 8, 1))
+  end)
+
+  -- Exact up to the rounding of the result: integers this small pass through bf16 transforms whole.
+  local sizes = { { 1, 2 }, { 2, 1 }, { 3, 5 }, { 4, 4 }, { 5, 8 }, { 6, 3 }, { 7, 7 }, { 8, 9 }, { 9, 6 }, { 5, 31 } }
+  for padding = 0, 2 do
+    it(("is exact on integers with padding %d"):format(padding), function()
+      for i, size in ipairs(sizes) do
+        local h, w = size[1], size[2]
+        local oh, ow = h + 2 * padding - 2, w + 2 * padding - 2
+        if oh > 0 and ow > 0 then
+          local fewest = math.min(math.ceil(oh / 2) * math.ceil(ow / 2), math.ceil(h / 2) * math.ceil(w / 2))
+          local images, inputs, outputs = math.ceil(48 / fewest) + i % 3, 64 * (1 + i % 2), i % 4 == 0 and 96 or 64
+          local c = {
+            x = ints({ images, inputs, h, w }, -3, 3, i), w = ints({ outputs, inputs, 3, 3 }, -2, 2, i + 100), b = i % 2 == 0 and ints({ outputs }, -9, 9, i + 200) or nil,
+            padding = padding, random = function(shape) return ints(shape, -3, 3, i + 300) end,
+          }
+          assert.equal(native, low_runs(images, inputs, outputs, h, w, padding))
+          local exact = low_convolve(c, "f64")
+          for _, weight_dtype in ipairs { "f32", "bf16" } do
+            local got = low_convolve(c, "bf16", weight_dtype)
+            for name, value in pairs(exact) do
+              assert.equal(0, (got[name] - value:to("bf16"):to "f64"):abs():max():item(), ("%s of %d x %d, weight %s"):format(name, h, w, weight_dtype))
+              assert.is_true(value:abs():max():item() > 3)
+            end
+          end
+        end
+      end
+    end)
+  end
+
+  -- The contract: twice the error of another bf16 form, which rounds the weight and the result.
+  it("keeps within twice the error of a direct convolution, with rectified values too", function()
+    unic.manual_seed(3)
+    for _, s in ipairs { { 2, 64, 64, 30 }, { 3, 128, 96, 11 }, { 4, 512, 64, 7 }, { 4, 64, 512, 7 } } do
+      local images, inputs, outputs, size = s[1], s[2], s[3], s[4]
+      for _, shift in ipairs { 0, 1 } do
+        local c = {
+          x = unic.relu(unic.randn(images, inputs, size, size) + shift):to "bf16", w = unic.randn(outputs, inputs, 3, 3), padding = 1,
+          random = function(shape) return unic.randn(shape) end,
+        }
+        local exact, got = low_convolve(c, "f64"), low_convolve(c, "bf16", "f32")
+        c.w = c.w:to "bf16"
+        local direct = low_convolve(c, "f64")
+        for name, value in pairs(exact) do
+          local off, other = got[name] - value, direct[name]:to("bf16"):to "f64" - value
+          local what = ("%s, %d to %d, shift %d"):format(name, inputs, outputs, shift)
+          assert.is_true(off:square():mean():item() <= 2 ^ 2 * other:square():mean():item(), what)
+          assert.is_true(off:abs():max():item() <= 2 * other:abs():max():item(), what)
+        end
+      end
+    end
+  end)
+
+  it("gives the same bits for any number of threads and whatever images are beside", function()
+    unic.manual_seed(4)
+    local x, w, b = unic.randn(7, 96, 13, 9):to "bf16", unic.randn(96, 96, 3, 3), unic.randn(96)
+    local function forward(images) return blocked.values(unic.conv2d(images, w, b, { padding = 1 })) end
+    local function gradient(images)
+      local own = images:detach()
+      own.requires_grad = true
+      unic.conv2d(own, w, b, { padding = 1 }):backward { gradient = images }
+      return blocked.values(own.grad)
+    end
+    local y, dx, threads = forward(x), gradient(x), unic.threads()
+    if not native then return end
+    for n = 1, 3 do
+      unic.threads(n)
+      equal(y, forward(x))
+      equal(dx, gradient(x))
+    end
+    unic.threads(threads)
+    local per = #y / 7
+    local alone = forward(unic.contiguous(x:narrow(1, 3, 2)))
+    for i = 1, 2 * per, 7 do assert.equal(y[2 * per + i], alone[i]) end
+  end)
+
+  it("follows a weight that is changed in place, with and without a tape, and lets a NaN reach what it touches", function()
+    local x, w = ints({ 3, 32, 9, 9 }, -3, 3, 1), ints({ 64, 32, 3, 3 }, -2, 2, 2)
+    local function run(train)
+      local own = w:detach()
+      own.requires_grad = train
+      local y = blocked.values(unic.conv2d(x:to "bf16", own, nil, { padding = 1 }))
+      equal(blocked.values(unic.conv2d(x:to "f64", w:to "f64", nil, { padding = 1 }):to "bf16"), y)
+    end
+    for round = 1, 2 do
+      run(false)
+      run(true)
+      w:copy_(ints({ 64, 32, 3, 3 }, -2, 2, 5 + round))
+    end
+    x[{ 2, 5, 4, 7 }] = 0 / 0
+    local y = unic.contiguous(unic.conv2d(x:to "bf16", w, nil, { padding = 1 })):to("f32"):totable()
+    for n = 1, 3 do
+      for r = 1, 9 do
+        for c = 1, 9 do
+          local v, touched = y[n][1][r][c], n == 2 and math.abs(r - 4) <= 1 and math.abs(c - 7) <= 1
+          assert.equal(touched, v ~= v)
+        end
+      end
+    end
+  end)
+end)
 
 describe("winograd", function()
   it("leaves images in other layouts to the direct form", function()
