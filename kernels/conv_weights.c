@@ -337,8 +337,8 @@ static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 bool unic_conv_weights_plan(unic_conv_weights *p) {
   if (unic_isa_current() < (p->blocked ? UNIC_ISA_AVX512 : UNIC_ISA_AVX512_BF16)) return false;
   const int64_t threads = p->threads = unic_threads(), pixels = p->images * p->pixels[0] * p->pixels[1], bytes = taps(p) * p->out * p->in * 4;
-  const bool deep = !p->blocked && bytes >= LARGE;
-  const int64_t most = p->blocked ? DEPTH : 2 * (deep ? DEEP : DEPTH), slice = deep ? DEEP_SLICE : SLICE;
+  const bool deep = bytes >= LARGE;
+  const int64_t most = (p->blocked ? 1 : 2) * (deep ? DEEP : DEPTH), slice = deep ? DEEP_SLICE : SLICE;
   p->group = deep ? DEEP_GROUP : GROUP;
   p->plane = p->blocked ? p->pixels[0] * p->pixels[1] : pixels;
   p->part = up(p->plane, up(p->plane, most));
