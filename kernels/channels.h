@@ -91,6 +91,18 @@ static inline void vf_store_past_bf16(uint16_t *p, vf a, vf b) {
   vf_store_bf16(p + LANES, b);
 }
 #endif
+/* f16 memory, widened exactly. */
+#if defined(__AVX512F__)
+static inline vf vf_of_f16(const uint16_t *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+#elif defined(__AVX2__)
+static inline vf vf_of_f16(const uint16_t *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+#else
+static inline vf vf_of_f16(const uint16_t *p) {
+  vf v;
+  for (int l = 0; l < LANES; l++) v[l] = unic_float_of_f16(p[l]);
+  return v;
+}
+#endif
 static inline vi vi_load(const int32_t *p) { return *(const vi *)p; }
 static inline void vi_store(int32_t *p, vi v) { *(vi *)p = v; }
 static inline vi vi_of_bytes(const uint8_t *p) { return __builtin_convertvector(*(const vb *)p, vi); }
@@ -117,6 +129,10 @@ static inline vi vi_choose(vi mask, vi yes, vi no) { return (mask & yes) | (~mas
 /* `width` channels from element `at` on, readable in whole vectors. */
 static inline const float *unic_channels_load(const unic_place *a, int64_t at, int width, float *restrict buffer) {
   if (a->dtype == UNIC_F32 && width % LANES == 0) return (const float *)a->data + at;
+  if (a->dtype == UNIC_F16 && width % LANES == 0) {   /* the compiler leaves the general loop scalar: batch norm's backward of [16,64,112,112] 17 ms */
+    for (int c = 0; c < width; c += LANES) vf_store(buffer + c, vf_of_f16((const uint16_t *)a->data + at + c));
+    return buffer;
+  }
   const float *from = unic_row_load(a->data, a->dtype, at, width, buffer);
   if (from != buffer) memcpy(buffer, from, (size_t)width * sizeof *buffer);
   for (int c = width; c % LANES; c++) buffer[c] = 0;
