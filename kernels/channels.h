@@ -34,12 +34,17 @@ static inline int64_t unic_channels_width(const unic_view *v) {
 }
 
 #if !UNIC_LOOPS
+/* LANES below, of the loops that run on this processor. */
+static inline int unic_channels_lanes(void) {
+  unic_isa isa = unic_isa_current();
+  return isa >= UNIC_ISA_AVX512 ? 16 : isa == UNIC_ISA_AVX2 ? 8 : 4;
+}
+
 /* The block that oneDNN's f32 convolutions like best on this processor, or 0 where channels do not fill blocks or there is only one pixel
  * (padding would break elementwise kernels; blocks of a single pixel are rows). */
 static inline int unic_channels_block(int64_t channels, int64_t pixels) {
-  unic_isa isa = unic_isa_current();
-  int block = isa >= UNIC_ISA_AVX512 ? 16 : isa == UNIC_ISA_AVX2 ? 8 : 0;
-  return block && pixels > 1 && channels > 0 && channels % block == 0 ? block : 0;
+  int block = unic_channels_lanes();
+  return block >= 8 && pixels > 1 && channels > 0 && channels % block == 0 ? block : 0;
 }
 #endif
 
