@@ -154,12 +154,11 @@ enum { ARRAYS = 7 };
 
 /* CACHED: bytes of activations that a second pass finds in the last-level cache: in blocked memory, whose blocks of channels lie apart, the two passes of
  * the forward and of the backward are made over so many channels at a time.
- * PAST: results from so many bytes on are written past the caches. Those of 3 to 6 MB too gain more by it (nothing is read only to be overwritten, what others
- * need stays) than the next op loses: ResNet-50's convolutions are no slower. Blocked gradients only from PAST_BLOCKED on: dx lies over dy, which is still in the
- * cache (f32 [16,256,14,14] 0.35 ms, past the caches 0.43).
+ * PAST_BLOCKED: bytes of a blocked gradient from which on it is written past the caches: dx lies over dy, which is still in them (f32 [16,256,14,14] 0.35 ms,
+ * past them 0.43).
  * AHEAD: bytes of each operand that are prefetched, whole tiles: from 16 to 64 KB equally good, 8 KB 25 % slower, and three operands must fit the second level.
  * TALL_BYTES: what tiles of whole rows may hold (two operands [16,1024,14,14]: 1.6 ms with 8 rows, 1.9 with 32; [16,512,28,28] is best with 32). */
-enum { CACHED = 6 << 20, PAST = 2 << 20, PAST_BLOCKED = 12 << 20, AHEAD = 32 << 10, TALL_BYTES = 32 << 10 };
+enum { CACHED = 6 << 20, PAST_BLOCKED = 12 << 20, AHEAD = 32 << 10, TALL_BYTES = 32 << 10 };
 
 struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width, pass; bool blocked; };
 
@@ -278,7 +277,7 @@ static unic_status batch_norm_forward(const unic_kernel *k) {
       if (c < channels && rstd_out) rstd_out[c] = rstd;
     }
     w.back = training && !p->blocked;
-    w.past = past_caches(&w, &w.y, p, PAST);
+    w.past = past_caches(&w, &w.y, p, UNIC_CHANNELS_PAST);
     if (some) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
     w.back = false;
   }
@@ -311,7 +310,7 @@ static unic_status batch_norm_remake(const unic_kernel *k) {
   set_norm(k, &w, scale, bias, mean, channels, padded);
   w.y = unic_place_of(&k->out[Y], p->pixels);
   if (k->in[RESIDUAL].present) w.residual = unic_place_of(&k->in[RESIDUAL], p->pixels);
-  w.past = past_caches(&w, &w.y, p, PAST);
+  w.past = past_caches(&w, &w.y, p, UNIC_CHANNELS_PAST);
   if (k->in[X].numel > 0) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
   return UNIC_OK;
 }
@@ -375,7 +374,7 @@ static unic_status batch_norm_backward(const unic_kernel *k) {
       w.back = sums && !p->blocked;
       if (late) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
       w.accumulate_residual = k->accumulate[RESIDUAL];
-      int64_t least = p->blocked ? PAST_BLOCKED : PAST;
+      int64_t least = p->blocked ? PAST_BLOCKED : UNIC_CHANNELS_PAST;
       w.past = !w.accumulate && past_caches(&w, &w.dx, p, least) && (!late || past_caches(&w, &w.dresidual, p, least));
       UNIC_RUN(batch_norm_input_gradient, p->all, p->chunk, &w);
     }

@@ -121,11 +121,6 @@ static inline int64_t rows_of(const struct work *w, int64_t begin, int64_t end) 
   return (last * w->pixels + (end - last * w->groups) * ROWS) - (first * w->pixels + (begin - first * w->groups) * ROWS);
 }
 
-/* Loops over the vectors of a tile go by strips of K side by side: four in channels-last memory, so that rows are read in whole cache lines and sums
- * do not wait for each other; one in a block of channels. Everything is unrolled over k, which is a constant. */
-enum { STRIP = 4 };
-#define EACH(k) _Pragma("GCC unroll 4") for (int k = 0; k < K; k++)
-
 /* `strip` for the columns of a tile. */
 #define EACH_STRIP(t, strip, ...) \
   do { \
@@ -158,26 +153,17 @@ INLINE void piece_ahead(const int K, const struct tile *t, struct rows x, int r,
   if (PIECE > 64) __builtin_prefetch(p + 64, 0, 2);
 }
 
-/* K vectors into a row. past: past the caches, for what is too large to be found in them; in whole cache lines, so bf16 goes by pairs. */
 INLINE void strip_set(const int K, struct rows x, int r, int c, const vf *v, bool low, bool past) {
-  int64_t at = r * x.stride + c;
-  if (past && low && K == STRIP) {
-    vf_store_past_bf16((uint16_t *)(uintptr_t)x.p + at, v[0], v[1]);
-    vf_store_past_bf16((uint16_t *)(uintptr_t)x.p + at + 2 * LANES, v[2], v[3]);
-  } else if (past && !low) {
-    EACH(k) vf_store_past((float *)(uintptr_t)x.p + at + k * LANES, v[k]);
-  } else {
-    EACH(k) row_set(x, r, c + k * LANES, v[k], low);
-  }
+  unic_strip_store(K, (void *)(uintptr_t)x.p, r * x.stride + c, v, low, past);
 }
 
 /* Forward: mean and sum of squares about it of the chunk so far, joined with those of the tile. The first tile is gone over twice, in L1; the others
  * once, with sums of x less the mean so far: what that rounds is small beside what the distance of the two means itself adds to the sum of squares. */
 INLINE void moments_strip(const int K, int c, const struct work *w, const struct tile *t, struct rows x, float *mean, float *m2, float one, float part, float cross, bool first, bool low) {
   vf from[STRIP], sum[STRIP], squares[STRIP], odd = {0}, odd_squares = {0};
-  EACH(k) from[k] = first ? (vf){0} : vf_load(mean + c + k * LANES);
+  STRIP_EACH(k) from[k] = first ? (vf){0} : vf_load(mean + c + k * LANES);
   for (int pass = first ? 0 : 1; pass < 2; pass++) {
-    EACH(k) sum[k] = squares[k] = (vf){0};
+    STRIP_EACH(k) sum[k] = squares[k] = (vf){0};
     odd = odd_squares = (vf){0};
     int r = 0;
     if (K == 1)   /* a lone sum would wait for its own additions */
@@ -192,7 +178,7 @@ INLINE void moments_strip(const int K, int c, const struct work *w, const struct
       }
     for (; r < t->rows; r++) {
       piece_ahead(K, t, x, r, c, low);
-      EACH(k) {
+      STRIP_EACH(k) {
         vf d = row_get(x, r, c + k * LANES, low) - from[k];
         sum[k] += d;
         squares[k] += d * d;
@@ -202,9 +188,9 @@ INLINE void moments_strip(const int K, int c, const struct work *w, const struct
       sum[0] += odd;
       squares[0] += odd_squares;
     }
-    if (pass == 0) EACH(k) from[k] = sum[k] * one;
+    if (pass == 0) STRIP_EACH(k) from[k] = sum[k] * one;
   }
-  EACH(k) {
+  STRIP_EACH(k) {
     int at = c + k * LANES;
     vf d = sum[k] * one;
     squares[k] -= sum[k] * d;
@@ -236,16 +222,16 @@ INLINE void visit_moments(const struct work *w, const struct tile *t, float *par
 INLINE void normalise_strip(const int K, int c, const struct work *w, const struct tile *t, struct rows x, struct rows e, struct rows y, bool residual, bool relu, bool masked, bool low, bool past) {
   vf m[STRIP], s[STRIP], b[STRIP];
   vi bits[STRIP];
-  EACH(k) {
+  STRIP_EACH(k) {
     m[k] = vf_load(w->mean + t->channel + c + k * LANES);
     s[k] = vf_load(w->scale + t->channel + c + k * LANES);
     b[k] = vf_load(w->bias + t->channel + c + k * LANES);
   }
-  EACH_GROUP(t, EACH(k) bits[k] = (vi){0}, if (masked) EACH(k) bits_put(w, t, t->group + q / ROWS, c + k * LANES, bits[k]),
+  EACH_GROUP(t, STRIP_EACH(k) bits[k] = (vi){0}, if (masked) STRIP_EACH(k) bits_put(w, t, t->group + q / ROWS, c + k * LANES, bits[k]),
     vf v[STRIP];
     piece_ahead(K, t, x, q + r, c, low);
     if (residual) piece_ahead(K, t, e, q + r, c, low);
-    EACH(k) {
+    STRIP_EACH(k) {
       vf z = (row_get(x, q + r, c + k * LANES, low) - m[k]) * s[k] + b[k];
       if (residual) z += row_get(e, q + r, c + k * LANES, low);
       if (masked) vi_set_bit(&bits[k], z, r);
@@ -292,18 +278,18 @@ INLINE vf gate(vf g, vf centred, vf s, vf b, vi bits, int r, bool relu, bool mas
 INLINE void sums_strip(const int K, int c, const struct work *w, const struct tile *t, struct slopes o, float *s1, float *s2, bool first, bool two, bool relu, bool masked, bool residual, bool low) {
   vf m[STRIP], s[STRIP], b[STRIP], a1[STRIP], a2[STRIP], odd1 = {0}, odd2 = {0};
   vi bits[STRIP];
-  EACH(k) {
+  STRIP_EACH(k) {
     m[k] = vf_load(w->mean + t->channel + c + k * LANES);
     s[k] = vf_load(w->scale + t->channel + c + k * LANES);
     b[k] = vf_load(w->bias + t->channel + c + k * LANES);
     a1[k] = a2[k] = (vf){0};
     bits[k] = (vi){0};
   }
-  EACH_GROUP(t, if (masked) EACH(k) bits[k] = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c + k * LANES), (void)0,
+  EACH_GROUP(t, if (masked) STRIP_EACH(k) bits[k] = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c + k * LANES), (void)0,
     piece_ahead(K, t, o.x, q + r, c, low);
     piece_ahead(K, t, o.dy, q + r, c, low);
     if (two) piece_ahead(K, t, o.dy2, q + r, c, low);
-    EACH(k) {
+    STRIP_EACH(k) {
       int at = c + k * LANES;
       vf centred = row_get(o.x, q + r, at, low) - m[k], g = row_get(o.dy, q + r, at, low);
       if (two) g += row_get(o.dy2, q + r, at, low);
@@ -321,7 +307,7 @@ INLINE void sums_strip(const int K, int c, const struct work *w, const struct ti
     a1[0] += odd1;
     a2[0] += odd2;
   }
-  EACH(k) {
+  STRIP_EACH(k) {
     int at = c + k * LANES;
     if (!first) {
       a1[k] += vf_load(s1 + at);
@@ -360,7 +346,7 @@ INLINE void visit_gradient_sums(const struct work *w, const struct tile *t, floa
 INLINE void input_strip(const int K, int c, const struct work *w, const struct tile *t, struct slopes o, bool two, bool relu, bool masked, bool residual, bool low, bool past) {
   vf m[STRIP], s[STRIP], b[STRIP], m1[STRIP], m2[STRIP];
   vi bits[STRIP];
-  EACH(k) {
+  STRIP_EACH(k) {
     int at = t->channel + c + k * LANES;
     m[k] = vf_load(w->mean + at);
     s[k] = vf_load(w->scale + at);
@@ -369,12 +355,12 @@ INLINE void input_strip(const int K, int c, const struct work *w, const struct t
     m2[k] = vf_load(w->mean_gx + at) * s[k];
     bits[k] = (vi){0};
   }
-  EACH_GROUP(t, if (masked) EACH(k) bits[k] = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c + k * LANES), (void)0,
+  EACH_GROUP(t, if (masked) STRIP_EACH(k) bits[k] = vi_of_bytes(w->mask + (t->group + q / ROWS) * w->padded + t->channel + c + k * LANES), (void)0,
     vf v[STRIP], gated[STRIP];
     piece_ahead(K, t, o.x, q + r, c, low);
     piece_ahead(K, t, o.dy, q + r, c, low);
     if (two) piece_ahead(K, t, o.dy2, q + r, c, low);
-    EACH(k) {
+    STRIP_EACH(k) {
       int at = c + k * LANES;
       vf centred = row_get(o.x, q + r, at, low) - m[k], g = row_get(o.dy, q + r, at, low);
       if (two) g += row_get(o.dy2, q + r, at, low);
