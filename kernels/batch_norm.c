@@ -14,8 +14,8 @@
  * Memory is channels-last or channels in blocks of 8 or 16, each operand on its own. It is bound by memory. Blocked, the two passes of the forward and of the
  * backward are made over so many channels at a time that the second one finds them in the last-level cache. Channels-last, where some channels of every row are
  * pieces far apart, which arrive half as fast as whole rows do, each pass goes over everything, the second from the end on. Results that no cache would hold
- * are written past them. (ResNet-50 b16, all 53, two threads of Zen 4, forward + backward + again: bf16 58 + 100 + 20 ms when channels-last passes went by
- * channels too, 36 + 64 + 10 as it is.)
+ * are written past them. ResNet-50 b16, all 53, two threads: f32 71 + 127 ms on AVX2 before any of that, 44 + 95 with it; bf16 on Zen 4, and again: 55 + 94 + 19
+ * when channels-last passes went by channels too and only results of 12 MB past the caches, 37 + 67 + 11 as it is.
  *
  * This op is where a network enters the blocked layout (f32, channels divisible): its result is blocked whatever x is, for nothing, and the
  * convolutions that follow keep the layout of what they are given. Measured with oneDNN 2.6 and AVX2, ResNet-50's convolutions take 15 % less
@@ -157,7 +157,7 @@ enum { ARRAYS = 7 };
  * PAST_BLOCKED: bytes of a blocked gradient from which on it is written past the caches: dx lies over dy, which is still in them (f32 [16,256,14,14] 0.35 ms,
  * past them 0.43).
  * AHEAD: bytes of each operand that are prefetched, whole tiles: from 16 to 64 KB equally good, 8 KB 25 % slower, and three operands must fit the second level.
- * TALL_BYTES: what tiles of whole rows may hold (two operands [16,1024,14,14]: 1.6 ms with 8 rows, 1.9 with 32; [16,512,28,28] is best with 32). */
+ * TALL_BYTES: what tiles of whole rows may hold (backward of [16,1024,14,14]: 1.6 ms with 8 rows, 1.9 with 32; of [16,512,28,28] best with 32). */
 enum { CACHED = 6 << 20, PAST_BLOCKED = 12 << 20, AHEAD = 32 << 10, TALL_BYTES = 32 << 10 };
 
 struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width, pass; bool blocked; };
