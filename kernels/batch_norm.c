@@ -11,9 +11,11 @@
  * the rule of Chan, Golub and LeVeque (1983): the first tile is gone over twice, in L1, the others once with the mean so far taken off, so that neither a
  * large mean nor an outlier costs digits.
  *
- * Memory is channels-last or channels in blocks of 8 or 16, each operand on its own. It is bound by memory: the two passes of the forward and of the backward
- * are made over so many channels at a time that the second one finds them in the last-level cache, and results that no cache would hold are written past
- * them (ResNet-50 b16, all 53, two threads: f32 71 + 127 ms before that, 44 + 95 with it; bf16 58 + 101, 28 + 46).
+ * Memory is channels-last or channels in blocks of 8 or 16, each operand on its own. It is bound by memory. Blocked, the two passes of the forward and of the
+ * backward are made over so many channels at a time that the second one finds them in the last-level cache. Channels-last, where some channels of every row are
+ * pieces far apart, which arrive half as fast as whole rows do, each pass goes over everything, the second from the end on. Results that no cache would hold
+ * are written past them. ResNet-50 b16, all 53, two threads: f32 71 + 127 ms on AVX2 before any of that, 44 + 95 with it; bf16 on Zen 4, and again: 55 + 94 + 19
+ * when channels-last passes went by channels too and only results of 12 MB past the caches, 37 + 67 + 11 as it is.
  *
  * This op is where a network enters the blocked layout (f32, channels divisible): its result is blocked whatever x is, for nothing, and the
  * convolutions that follow keep the layout of what they are given. Measured with oneDNN 2.6 and AVX2, ResNet-50's convolutions take 15 % less
@@ -150,9 +152,13 @@ static unic_status batch_norm_shape(unic_call *c) {
 /* Scratch: floats. [scale][bias][mean][mean_g][mean_gx][joined 2] of `padded` each, then the chunks' partial results. */
 enum { ARRAYS = 7 };
 
-/* Bytes of activations that a second pass finds in the last-level cache: in blocked memory, whose blocks of channels lie apart, the two passes of
- * the forward and of the backward are made over so many channels at a time. */
-enum { CACHED = 6 << 20, PAST = 12 << 20 };
+/* CACHED: bytes of activations that a second pass finds in the last-level cache: in blocked memory, whose blocks of channels lie apart, the two passes of
+ * the forward and of the backward are made over so many channels at a time.
+ * PAST_BLOCKED: bytes of a blocked gradient from which on it is written past the caches: dx lies over dy, which is still in them (f32 [16,256,14,14] 0.35 ms,
+ * past them 0.43).
+ * AHEAD: bytes of each operand that are prefetched, whole tiles: from 16 to 64 KB equally good, 8 KB 25 % slower, and three operands must fit the second level.
+ * TALL_BYTES: what tiles of whole rows may hold (backward of [16,1024,14,14]: 1.6 ms with 8 rows, 1.9 with 32; of [16,512,28,28] best with 32). */
+enum { CACHED = 6 << 20, PAST_BLOCKED = 12 << 20, AHEAD = 32 << 10, TALL_BYTES = 32 << 10 };
 
 struct plan { int64_t planes, pixels, groups, all, chunk, chunks, padded, width, pass; bool blocked; };
 
@@ -172,10 +178,9 @@ static void describe(const unic_kernel *k, struct plan *p) {
   p->chunk = p->blocked ? p->all / 128 : 4096 / (channels > 0 ? channels : 1);
   p->chunk = p->chunk < 4 ? 4 : p->chunk > 128 ? 128 : p->chunk;
   p->chunks = (p->all + p->chunk - 1) / p->chunk;
-  /* Channels of a pass: whole blocks, or of channels-last memory pieces of two cache lines. */
-  int64_t step = p->blocked ? PAD : 64, bytes = unic_dtype_size(x->dtype) * p->planes * p->pixels * (k->backward ? k->dout2[Y].data ? 3 : 2 : 1);
-  p->pass = (p->blocked ? CACHED : 2 * CACHED) / (bytes > 0 ? bytes : 1) / step * step;
-  if (p->pass < step) p->pass = step;
+  int64_t bytes = unic_dtype_size(x->dtype) * p->planes * p->pixels * (k->backward ? k->dout2[Y].data ? 3 : 2 : 1);
+  p->pass = p->blocked ? CACHED / (bytes > 0 ? bytes : 1) / PAD * PAD : channels;
+  if (p->pass < PAD) p->pass = PAD;
 }
 
 static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
@@ -192,17 +197,25 @@ static unic_status batch_norm_plan(const unic_kernel *k, unic_plan *out) {
 /* ---------------------------------------------------------------- fast forms */
 
 static struct work work_of(const unic_kernel *k, const struct plan *p) {
-  return (struct work){.channels = k->in[X].shape[1], .padded = p->padded, .pixels = p->pixels, .groups = p->groups, .all = p->all, .chunk = p->chunk,
-                       .width = p->width, .span = p->blocked ? SPAN : k->type == UNIC_F16 ? 1 : TALL, .pitch = p->blocked ? PAD : UNIC_CHANNELS, .rows_first = !p->blocked,
-                       .to = k->in[X].shape[1], .low = k->type == UNIC_BF16, .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels),
-                       .rows = (double)(p->planes * p->pixels)};
+  struct work w = {.channels = k->in[X].shape[1], .padded = p->padded, .pixels = p->pixels, .groups = p->groups, .all = p->all, .chunk = p->chunk,
+                   .width = p->width, .span = p->blocked ? SPAN : k->type == UNIC_F16 ? 1 : TALL, .pitch = p->blocked ? PAD : UNIC_CHANNELS, .rows_first = !p->blocked,
+                   .to = k->in[X].shape[1], .relu = k->arg[RELU].integer, .x = unic_place_of(&k->in[X], p->pixels), .rows = (double)(p->planes * p->pixels)};
+  int64_t width = p->blocked ? w.width : w.channels;
+  w.low = k->type == UNIC_BF16 && width % unic_channels_lanes() == 0 && !(k->backward && (k->accumulate[X] || k->accumulate[RESIDUAL]));
+  if (w.low && !p->blocked) {
+    int64_t group = ROWS * width * unic_dtype_size(k->type);
+    w.width = width;
+    w.span = TALL * group <= TALL_BYTES ? TALL : 1;
+    w.ahead = w.span * group > AHEAD ? w.span * group : AHEAD;
+  }
+  return w;
 }
 
-/* Whether a result is larger than what the next op could find in a cache, and its rows are whole cache lines. */
-static bool past_caches(const unic_place *y, const struct plan *p) {
+/* Whether a result is to be written past the caches: more than `least` bytes, whole cache lines, and not by way of buffers. */
+static bool past_caches(const struct work *w, const unic_place *y, const struct plan *p, int64_t least) {
   int64_t size = unic_dtype_size((unic_dtype)y->dtype);
-  if (!(y->dtype == UNIC_F32 ? p->blocked : y->dtype == UNIC_BF16 && !p->blocked)) return false;
-  return (uintptr_t)y->data % 64 == 0 && y->block * size % 64 == 0 && size * p->planes * y->plane > PAST;
+  if (!(y->dtype == UNIC_F32 ? p->blocked : w->low && !p->blocked)) return false;
+  return (uintptr_t)y->data % 64 == 0 && y->block * size % 64 == 0 && size * p->planes * y->plane > least;
 }
 
 /* The channels that are dealt with next, from `from` on. */
@@ -264,7 +277,7 @@ static unic_status batch_norm_forward(const unic_kernel *k) {
       if (c < channels && rstd_out) rstd_out[c] = rstd;
     }
     w.back = training && !p->blocked;
-    w.past = past_caches(&w.y, p);
+    w.past = past_caches(&w, &w.y, p, UNIC_CHANNELS_PAST);
     if (some) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
     w.back = false;
   }
@@ -297,6 +310,7 @@ static unic_status batch_norm_remake(const unic_kernel *k) {
   set_norm(k, &w, scale, bias, mean, channels, padded);
   w.y = unic_place_of(&k->out[Y], p->pixels);
   if (k->in[RESIDUAL].present) w.residual = unic_place_of(&k->in[RESIDUAL], p->pixels);
+  w.past = past_caches(&w, &w.y, p, UNIC_CHANNELS_PAST);
   if (k->in[X].numel > 0) UNIC_RUN(batch_norm_normalise, p->all, p->chunk, &w);
   return UNIC_OK;
 }
@@ -321,7 +335,11 @@ static unic_status batch_norm_backward(const unic_kernel *k) {
     w.mask = k->out[MASK].data;
     w.masked = w.relu && k->in[RESIDUAL].present;
   }
-  const bool sums = some && (dweight || dbias || want_residual || (training && want_x));
+  /* In f32 the first pass writes dresidual, which is g, and the second reads it instead of the addends and the mask (so that it may lie over one of them, and dx
+     over the other). In a half type the sum of two is rounded there, so that the second pass must read the addends again; it writes dresidual then, for one
+     addend too: that is a stretch of memory past the caches instead of one that is read, written and read again. */
+  const bool late = want_x && want_residual && k->din[RESIDUAL].dtype != UNIC_F32;
+  const bool sums = some && (dweight || dbias || (want_residual && !late) || (training && want_x));
   const struct work first = w;   /* what the first pass over some channels starts from */
   for (int64_t from = 0; from < channels; from += p->pass) {
     w = first;
@@ -329,14 +347,12 @@ static unic_status batch_norm_backward(const unic_kernel *k) {
     w.joined = joined;
     if (sums) {
       w.partial = joined + 2 * padded;
-      if (want_residual) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
+      if (want_residual && !late) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
       w.accumulate_residual = k->accumulate[RESIDUAL];
       UNIC_RUN(batch_norm_gradient_sums, p->all, p->chunk, &w);
       UNIC_RUN(batch_norm_join, up(w.to - from, PAD), 64, &w);
       w.partial = NULL;
-      if (want_residual && (k->din[RESIDUAL].dtype == UNIC_F32 || !w.dy2.data) && !k->accumulate[RESIDUAL]) {
-        /* dresidual is g: the second pass reads it instead of the addends and the mask (so that it may lie over one of them, and dx over the other;
-           the sum of two in a half type is rounded there, the addends are read again and must still be there). */
+      if (want_residual && !late && !k->accumulate[RESIDUAL]) {
         w.dy = w.dresidual;
         w.dy2.data = NULL;
         w.relu = w.masked = false;
@@ -356,7 +372,10 @@ static unic_status batch_norm_backward(const unic_kernel *k) {
       w.dx = unic_place_of(&k->din[X], p->pixels);
       w.accumulate = k->accumulate[X];
       w.back = sums && !p->blocked;
-      w.past = !w.accumulate && past_caches(&w.dx, p);
+      if (late) w.dresidual = unic_place_of(&k->din[RESIDUAL], p->pixels);
+      w.accumulate_residual = k->accumulate[RESIDUAL];
+      int64_t least = p->blocked ? PAST_BLOCKED : UNIC_CHANNELS_PAST;
+      w.past = !w.accumulate && past_caches(&w, &w.dx, p, least) && (!late || past_caches(&w, &w.dresidual, p, least));
       UNIC_RUN(batch_norm_input_gradient, p->all, p->chunk, &w);
     }
   }

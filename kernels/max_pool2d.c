@@ -15,6 +15,7 @@ struct pool {
   int64_t channels, width;
   int64_t kernel[2], stride[2], padding[2], in[2], out[2];
   bool accumulate;
+  bool past;                       /* dx is written past the caches */
 };
 
 #if UNIC_LOOPS
@@ -44,27 +45,47 @@ static inline vi index_load(const struct pool *p, int64_t at, int c, int width) 
 
 /* A vector in place, of f32 or (low) bf16. */
 static inline vf in_place_get(const unic_place *a, int64_t at, bool low) { return low ? vf_of_bf16((const uint16_t *)a->data + at) : vf_load((const float *)a->data + at); }
-static inline void in_place_set(const unic_place *a, int64_t at, vf v, bool low) {
-  if (low) vf_store_bf16((uint16_t *)a->data + at, v);
-  else vf_store((float *)a->data + at, v);
-}
 static inline bool in_place(const struct pool *p, int width) { return width % LANES == 0 && (p->x.dtype == UNIC_F32 || p->x.dtype == UNIC_BF16); }
 
-/* One output pixel whose winners stay in registers; x_at and corner as below. */
-static inline __attribute__((always_inline)) void pixel_in_place(const struct pool *p, int64_t x_at, int64_t corner, int64_t y_at, int64_t u0, int64_t u1, int64_t v0, int64_t v1, int width, bool low) {
-  for (int c = 0; c < width; c += LANES) {
-    vf b = in_place_get(&p->x, x_at + (corner + u0 * p->in[1] + v0) * p->x.pixel + c, low);
-    vi w = (vi){0} + (int32_t)(u0 * p->kernel[1] + v0);
-    for (int64_t u = u0; u < u1; u++)
-      for (int64_t v = v0; v < v1; v++) {
-        vf a = in_place_get(&p->x, x_at + (corner + u * p->in[1] + v) * p->x.pixel + c, low);
-        vi wins = (a > b) | (a != a);
-        b = vf_choose(wins, a, b);
-        w = vi_choose(wins, (vi){0} + (int32_t)(u * p->kernel[1] + v), w);
-      }
-    in_place_set(&p->y, y_at + c, b, low);
-    index_store(p, y_at, c, width, w);
+#define INLINE static inline __attribute__((always_inline))
+
+/* Rows u0 .. u1 and columns v0 .. v1: of the pixels of a window behind the last, of the windows that hold a pixel the last. */
+struct box { int64_t u0, u1, v0, v1; };
+
+/* The larger of best and a, a NaN being larger than all, and whose it is. AVX-512 has registers for the verdicts, which the compiler does not use. */
+INLINE void win(vf *best, vi *which, vf a, int32_t here) {
+#if defined(__AVX512F__)
+  __mmask16 wins = _mm512_cmp_ps_mask((__m512)a, (__m512)*best, _CMP_GT_OQ) | _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q);
+  *best = (vf)_mm512_mask_mov_ps((__m512)*best, wins, (__m512)a);
+  *which = (vi)_mm512_mask_set1_epi32((__m512i)*which, wins, here);
+#else
+  vi wins = (a > *best) | (a != a);
+  *best = vf_choose(wins, a, *best);
+  *which = vi_choose(wins, (vi){0} + here, *which);
+#endif
+}
+
+/* K vectors of an output pixel, whose winners stay in registers; x_at and corner as below. */
+INLINE void pixel_strip(const int K, const struct pool *p, int64_t x_at, int64_t corner, int64_t y_at, struct box b, int c, int width, bool low) {
+  vf best[STRIP];
+  vi which[STRIP];
+  STRIP_EACH(k) {
+    best[k] = in_place_get(&p->x, x_at + (corner + b.u0 * p->in[1] + b.v0) * p->x.pixel + c + k * LANES, low);
+    which[k] = (vi){0} + (int32_t)(b.u0 * p->kernel[1] + b.v0);
   }
+  for (int64_t u = b.u0; u < b.u1; u++)
+    for (int64_t v = b.v0; v < b.v1; v++) {
+      int64_t at = x_at + (corner + u * p->in[1] + v) * p->x.pixel + c;
+      STRIP_EACH(k) win(&best[k], &which[k], in_place_get(&p->x, at + k * LANES, low), (int32_t)(u * p->kernel[1] + v));
+    }
+  unic_strip_store(K, p->y.data, y_at + c, best, low, false);
+  STRIP_EACH(k) index_store(p, y_at, c + k * LANES, width, which[k]);
+}
+
+INLINE void pixel_in_place(const struct pool *p, int64_t x_at, int64_t corner, int64_t y_at, struct box b, int width, bool low) {
+  int c = 0;
+  for (; c + STRIP * LANES <= width; c += STRIP * LANES) pixel_strip(STRIP, p, x_at, corner, y_at, b, c, width, low);
+  for (; c < width; c += LANES) pixel_strip(1, p, x_at, corner, y_at, b, c, width, low);
 }
 
 /* Output rows begin .. end-1, counted over the batch. */
@@ -85,8 +106,8 @@ UNIC_LOOP(max_pool2d_rows) {
         int64_t x_at = unic_place_at(&p->x, n, 0, channel);
         float *y = unic_channels_place(&p->y, y_at, width, out, false);
         if (direct) {
-          if (low) pixel_in_place(p, x_at, corner, y_at, u0, u1, v0, v1, width, true);
-          else pixel_in_place(p, x_at, corner, y_at, u0, u1, v0, v1, width, false);
+          if (low) pixel_in_place(p, x_at, corner, y_at, (struct box){u0, u1, v0, v1}, width, true);
+          else pixel_in_place(p, x_at, corner, y_at, (struct box){u0, u1, v0, v1}, width, false);
           continue;
         }
         for (int64_t u = u0; u < u1; u++)
@@ -111,18 +132,33 @@ UNIC_LOOP(max_pool2d_rows) {
   }
 }
 
-/* Sum of the gradients of windows i0 .. i1 x j0 .. j1 that an input pixel won, in registers. */
-static inline __attribute__((always_inline)) void gather_in_place(const struct pool *p, int64_t x_at, int64_t y_at, int64_t code, int64_t i0, int64_t i1, int64_t j0, int64_t j1, int width, bool low) {
-  for (int c = 0; c < width; c += LANES) {
-    vf sum = {0};
-    for (int64_t i = i0; i <= i1; i++)
-      for (int64_t j = j0; j <= j1; j++) {
-        int64_t at = y_at + (i * p->out[1] + j) * p->y.pixel;
-        int32_t here = (int32_t)(code - i * p->stride[0] * p->kernel[1] - j * p->stride[1]);
-        sum += vf_keep(index_load(p, at, c, width) == here, in_place_get(&p->y, at + c, low));
-      }
-    in_place_set(&p->x, x_at + c, sum, low);
-  }
+/* The channels of v whose windows `here` won; AVX-512 compares the bytes as they are. */
+INLINE vf won(const struct pool *p, int64_t at, int32_t here, vf v, bool bytes) {
+  if (!bytes) return vf_keep(vi_load(p->words + at) == here, v);
+#if defined(__AVX512BW__)
+  return (vf)_mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)(const void *)(p->bytes + at)), _mm_set1_epi8((char)here)), (__m512)v);
+#else
+  return vf_keep(vi_of_bytes(p->bytes + at) == here, v);
+#endif
+}
+
+/* K vectors of the gradient of an input pixel: the sum over the windows that it won, in registers. */
+INLINE void gather_strip(const int K, const struct pool *p, int64_t x_at, int64_t y_at, int64_t code, struct box b, bool low, bool bytes) {
+  vf sum[STRIP];
+  STRIP_EACH(k) sum[k] = (vf){0};
+  for (int64_t i = b.u0; i <= b.u1; i++)
+    for (int64_t j = b.v0; j <= b.v1; j++) {
+      int64_t at = y_at + (i * p->out[1] + j) * p->y.pixel;
+      int32_t here = (int32_t)(code - i * p->stride[0] * p->kernel[1] - j * p->stride[1]);
+      STRIP_EACH(k) sum[k] += won(p, at + k * LANES, here, in_place_get(&p->y, at + k * LANES, low), bytes);
+    }
+  unic_strip_store(K, p->x.data, x_at, sum, low, p->past);
+}
+
+INLINE void gather_in_place(const struct pool *p, int64_t x_at, int64_t y_at, int64_t code, struct box b, int width, bool low, bool bytes) {
+  int c = 0;
+  for (; c + STRIP * LANES <= width; c += STRIP * LANES) gather_strip(STRIP, p, x_at + c, y_at + c, code, b, low, bytes);
+  for (; c < width; c += LANES) gather_strip(1, p, x_at + c, y_at + c, code, b, low, bytes);
 }
 
 /* Input rows begin .. end-1. */
@@ -145,8 +181,9 @@ UNIC_LOOP(max_pool2d_gather) {
         float *dx = unic_channels_place(&p->x, x_at, width, out, p->accumulate);
         int64_t y_at = unic_place_at(&p->y, n, 0, channel), code = (h + p->padding[0]) * p->kernel[1] + w + p->padding[1];
         if (direct) {
-          if (low) gather_in_place(p, x_at, y_at, code, i0, i1, j0, j1, width, true);
-          else gather_in_place(p, x_at, y_at, code, i0, i1, j0, j1, width, false);
+          if (low && p->bytes) gather_in_place(p, x_at, y_at, code, (struct box){i0, i1, j0, j1}, width, true, true);
+          else if (p->bytes) gather_in_place(p, x_at, y_at, code, (struct box){i0, i1, j0, j1}, width, false, true);
+          else gather_in_place(p, x_at, y_at, code, (struct box){i0, i1, j0, j1}, width, low, false);
           continue;
         }
         for (int c = 0; c < width; c += LANES) vf_store(dx + c, (vf){0});
@@ -161,6 +198,7 @@ UNIC_LOOP(max_pool2d_gather) {
       }
     }
   }
+  if (p->past) vf_store_past_end();
 }
 
 #else
@@ -224,6 +262,9 @@ static unic_status max_pool2d_backward(const unic_kernel *k) {
   const unic_view *dx = &k->din[X];
   struct pool p = pool_of(k, dx, &k->dout[Y]);
   p.accumulate = k->accumulate[X];
+  int64_t size = unic_dtype_size(k->type);
+  bool lines = (uintptr_t)dx->data % 64 == 0 && p.x.block * size % 64 == 0;   /* whole ones of the cache */
+  p.past = !p.accumulate && (k->type == UNIC_F32 || k->type == UNIC_BF16) && lines && dx->numel * size > UNIC_CHANNELS_PAST;
   if (dx->numel > 0 && k->dout[Y].data) UNIC_RUN(max_pool2d_gather, dx->shape[0] * dx->shape[2], chunk_of(dx->shape[1] * dx->shape[3]), &p);
   else if (!p.accumulate) memset(dx->data, 0, (size_t)(dx->numel * unic_dtype_size(k->type)));
   return UNIC_OK;

@@ -118,6 +118,39 @@ describe("batch_norm", function()
     near(r2, r1, 1e-5)
   end)
 
+  -- 2 MB of bf16 and more are written past the caches, in tiles of 32 or 8 whole rows, dresidual in the second pass.
+  for _, shape in ipairs { { 5, 512, 21, 21 }, { 3, 1024, 19, 19 } } do
+    for _, case in ipairs { { "", 1 }, { " and a residual", 1, true }, { " and a residual, its gradient in two parts", 2, true } } do
+      it(("is right where bf16 results pass the caches: %d channels%s"):format(shape[2], case[1]), function()
+        if unic.device() ~= "cpu" then return end
+        local rng = unic.new_generator(7)
+        local function draw(dims) return unic.cast(unic.randn(dims, { rng = rng }), "bf16") end
+        local x, r, g, h, w = draw(shape), draw(shape), draw(shape), draw(shape), draw { shape[2] }
+        local function run(dtype, wide)
+          local a, e, scale = unic.cast(x, dtype):channels_last(), case[3] and unic.cast(r, dtype):channels_last(), unic.cast(w, wide)
+          a.requires_grad, scale.requires_grad = true, true
+          if e then e.requires_grad = true end
+          local y = unic.batch_norm(a, scale, nil, nil, nil, e or nil, { relu = true })
+          local loss = unic.sum(unic.mul(y, unic.cast(g, dtype)))
+          if case[2] == 2 then loss = unic.add(loss, unic.sum(unic.mul(y, unic.cast(h, dtype)))) end
+          loss:backward()
+          return { y = y:detach(), dx = a.grad, dweight = scale.grad, dresidual = e and e.grad or nil }
+        end
+        local got, want, threads = run("bf16", "f32"), run("f64", "f64"), unic.threads()
+        for name, t in pairs(want) do
+          -- A few values of a million lie so near 0 that f32 and f64 disagree on which side.
+          local off = unic.abs(unic.sub(unic.cast(got[name], "f64"), t))
+          local wrong = unic.sum(unic.cast(unic.gt(off, unic.mul(unic.add(unic.abs(t), 1), name == "dweight" and 1e-3 or 2 ^ -7)), "f64")):item()
+          assert.is_true(wrong <= 4, ("%s: %d values are off, by up to %g"):format(name, wrong, unic.max(off):item()))
+        end
+        unic.threads(threads == 1 and 2 or 1)
+        local other = run("bf16", "f32")
+        unic.threads(threads)
+        for name, t in pairs(got) do assert.same_bits(t, other[name]) end
+      end)
+    end
+  end
+
   describe("on channels in blocks", function()
     local function random(shape, seed) return unic.uniform_(unic.empty(shape), -1, 1, { rng = unic.new_generator(seed) }) end
 

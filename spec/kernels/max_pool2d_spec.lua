@@ -50,6 +50,24 @@ describe("max_pool2d", function()
     assert.same({ 0, 1, 0, 0, 2, 0, 0, 0 }, values(x.grad))
   end)
 
+  -- From 2 MB on gradients are written past the caches; whole numbers make every form exact.
+  it("is right where gradients pass the caches", function()
+    if unic.device() ~= "cpu" then return end
+    local rng = unic.new_generator(3)
+    local x = unic.cast(unic.randn({ 4, 64, 80, 66 }, { rng = rng }), "bf16")
+    local dy = unic.randint_(unic.empty({ 4, 64, 40, 33 }, { dtype = "i32" }), -8, 9, { rng = rng })
+    local function run(dtype, enter)
+      local a = (enter or unic.channels_last)(unic.cast(x, dtype))
+      a.requires_grad = true
+      unic.max_pool2d(a, 3, { stride = 2, padding = 1 }):backward { gradient = unic.channels_last(unic.cast(dy, dtype)) }
+      return unic.contiguous(unic.cast(a.grad, "f64"))
+    end
+    local want = run "f64"
+    assert.same_bits(want, run "bf16")
+    assert.same_bits(want, run "f32")
+    if blocked.size() > 0 then assert.same_bits(want, run("f32", blocked.enter)) end
+  end)
+
   it("keeps channels in blocks", function()
     if blocked.size() == 0 then return end
     local x = unic.uniform_(unic.empty { 2, 32, 11, 8 }, -1, 1, { rng = unic.new_generator(1) })
