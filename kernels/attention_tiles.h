@@ -32,7 +32,7 @@ struct product {
 
 static inline __attribute__((always_inline)) void tile(const int rows, const bool low, const int panels, const struct product *p, const char *a, const word *b, float *c) {
   __m512 sum[TALL][BROAD];
-  tile_sums(low, rows, panels, a, p->a_row, p->a_next, b, p->b_panel, p->b_next, p->inner, sum);
+  tile_sums(low, rows, panels, a, p->a_row, p->a_next, b, p->b_panel, p->b_next, p->inner, NULL, 0, sum);
   const __m512 alpha = _mm512_set1_ps(p->alpha);
   #pragma GCC unroll 6
   for (int r = 0; r < rows; r++)

@@ -156,6 +156,23 @@ static inline vf vf_keep_bit(vi bits, int r, vf v) { return vf_keep((bits & (1 <
 #endif
 static inline vi vi_choose(vi mask, vi yes, vi no) { return (mask & yes) | (~mask & no); }
 
+/* Rows and columns of LANES x LANES floats change places: in each step the off-diagonal blocks of this size. */
+static inline __attribute__((always_inline)) void vf_transpose(vf *rows) {
+  vi lane;
+  for (int l = 0; l < LANES; l++) lane[l] = l;
+  #pragma GCC unroll 4
+  for (int step = 1; step < LANES; step *= 2) {
+    vi odd = (lane & step) != 0, first = vi_choose(odd, lane - step + LANES, lane), second = vi_choose(odd, lane + LANES, lane + step);
+    #pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+      if (!(i & step)) {
+        vf a = rows[i], b = rows[i + step];
+        rows[i] = __builtin_shuffle(a, b, first);
+        rows[i + step] = __builtin_shuffle(a, b, second);
+      }
+  }
+}
+
 /* `width` channels from element `at` on, readable in whole vectors. */
 static inline const float *unic_channels_load(const unic_place *a, int64_t at, int width, float *restrict buffer) {
   if (a->dtype == UNIC_F32 && width % LANES == 0) return (const float *)a->data + at;

@@ -16,7 +16,8 @@ bool unic_pairs_takes(int64_t k);
 int64_t unic_pairs_bytes(const unic_pairs *p);
 /* What tells its packed forms apart, if it is to be kept with the weight. */
 static inline uint64_t unic_pairs_tag(const unic_pairs *p) { return ((uint64_t)p->k << 32 | (uint64_t)p->n << 1 | (p->k_step == 1)) * 0x9E3779B97F4A7C15ull; }
-/* The weight, of that type, packed: [n / 64][k / 2][64] pairs along k, zeros past n. Bits of a cast to bf16. to: 64-byte aligned. */
+/* The weight, of that type, packed: [n / 64][k / 2][64] pairs along k, zeros past n. Rounded as by a cast, but for subnormal
+ * numbers, which are 0: the product takes them for that anyway. to: 64-byte aligned. */
 void unic_pairs_pack(const unic_pairs *p, const void *weight, int dtype, void *to);
 /* a and c: rows of k and n bf16 numbers without gaps; bias: f32, or NULL; accumulate: c +=. Bits: any_threads. */
 void unic_pairs_run(const unic_pairs *p, const void *a, const void *packed, const float *bias, void *c, bool accumulate);

@@ -11,16 +11,21 @@ typedef uint32_t tile_word __attribute__((aligned(2), may_alias));
 
 #if defined(__AVX512F__)
 
-/* sum[rows][vectors] = sum over k < inner of a(row, k) b(k, vector). a: a_row bytes from row to row, a_next along the inner dimension; b: words likewise. */
+/* sum[rows][vectors] = sum over k < inner of a(row, k) b(k, vector). a: a_row bytes from row to row, a_next along the inner dimension; b: words likewise.
+ * hop > 0: memory from `ahead` on is fetched, `hop` bytes a step. */
 static inline __attribute__((always_inline)) void tile_sums(const bool low, const int rows, const int vectors, const char *a, const int64_t a_row, const int64_t a_next,
                                                             const tile_word *b, const int64_t b_vector, const int64_t b_next, const int64_t inner,
-                                                            __m512 sum[TILE_TALL][TILE_BROAD]) {
+                                                            const char *ahead, const int64_t hop, __m512 sum[TILE_TALL][TILE_BROAD]) {
   #pragma GCC unroll 6
   for (int r = 0; r < rows; r++)
     #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_setzero_ps();
   for (int64_t k = 0; k < inner; k++, a += a_next, b += b_next) {
     __m512i from[TILE_BROAD];
+    if (hop) {
+      _mm_prefetch(ahead, _MM_HINT_T0);
+      ahead += hop;
+    }
     #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) from[v] = _mm512_loadu_si512(b + v * b_vector);
     #pragma GCC unroll 6

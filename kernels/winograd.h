@@ -111,23 +111,6 @@ WINOGRAD_INLINE vf winograd_multiply(bool low, const float *by, vf u, vf sum) {
 }
 #endif
 
-/* Rows and columns of LANES x LANES floats change places: in each step the off-diagonal blocks of this size. */
-WINOGRAD_INLINE void winograd_transpose(vf *rows) {
-  vi lane;
-  for (int l = 0; l < LANES; l++) lane[l] = l;
-  #pragma GCC unroll 4
-  for (int step = 1; step < LANES; step *= 2) {
-    vi odd = (lane & step) != 0, first = vi_choose(odd, lane - step + LANES, lane), second = vi_choose(odd, lane + LANES, lane + step);
-    #pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++)
-      if (!(i & step)) {
-        vf a = rows[i], b = rows[i + step];
-        rows[i] = __builtin_shuffle(a, b, first);
-        rows[i + step] = __builtin_shuffle(a, b, second);
-      }
-  }
-}
-
 /* LANES input channels from `first` on of LANES output channels from `o` on, as vectors of these: to [input][9]. One of the two
  * kinds of channels lies densely in the weight. */
 WINOGRAD_INLINE void winograd_gather(const struct winograd *s, int64_t o, int64_t first, vf *to) {
@@ -136,7 +119,7 @@ WINOGRAD_INLINE void winograd_gather(const struct winograd *s, int64_t o, int64_
   if (s->in_step == 1) {
     for (int j = 0; j < 9; j++) {
       for (int l = 0; l < LANES; l++) rows[l] = vf_load(from + l * s->out_step * 9 + j * LANES);
-      winograd_transpose(rows);
+      vf_transpose(rows);
       for (int l = 0; l < LANES; l++) to[j * LANES + l] = rows[l];
     }
     return;
@@ -148,7 +131,7 @@ WINOGRAD_INLINE void winograd_gather(const struct winograd *s, int64_t o, int64_
     vf last = vf_load(from + (LANES - 1) * 9 - back), turned = last;
     for (int l = 0; l < LANES - back; l++) turned[l] = last[l + back];
     rows[LANES - 1] = turned;
-    winograd_transpose(rows);
+    vf_transpose(rows);
     for (int e = 0; e < 9 && e < LANES; e++) to[c * 9 + e] = rows[e];
     for (int e = LANES; e < 9; e++) for (int l = 0; l < LANES; l++) to[c * 9 + e][l] = from[l * 9 + e];
   }
