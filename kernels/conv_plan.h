@@ -275,7 +275,9 @@ static unic_status conv2d_plan(const unic_kernel *k, unic_plan *out) {
     out->derive[0].tag = p->rows.m ? unic_pairs_tag(&p->rows) : p->tiled.tiles ? winograd_tag(&p->tiled) : unic_dnnl_md_tag(unic_dnnl_primitive_md(&p->pack, DNNL_ARG_TO));
     out->derive[0].bytes = packed_bytes(p) + p->pack.scratch + widened_bytes(k, p);
     out->derive[0].make = make_packed;
-  } else if (p->pack.primitive || p->rows.m) {
+  } else if (p->rows.m) {
+    p->packed = place(out, unic_pairs_scratch(&p->rows));
+  } else if (p->pack.primitive) {
     p->packed = place(out, packed_bytes(p));
   }
   int64_t size = p->narrow ? 4 : unic_dtype_size(k->type);

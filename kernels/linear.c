@@ -209,7 +209,10 @@ static void sizes(const unic_kernel *k, int64_t *m, int64_t *i, int64_t *o) {
   for (int d = 0; d < x->ndim - 1; d++) *m *= x->shape[d];
 }
 
-static int64_t weight_bytes(const unic_kernel *k, const linear_plan *l) { return l->own.m ? unic_pairs_bytes(&l->own) : k->in[WEIGHT].numel * 2; }
+static int64_t weight_bytes(const unic_kernel *k, const linear_plan *l) {
+  if (l->own.m) return l->kept ? unic_pairs_bytes(&l->own) : unic_pairs_scratch(&l->own);
+  return k->in[WEIGHT].numel * 2;
+}
 
 static void copy_weight(const unic_kernel *k, const linear_plan *l, void *to) {
   const unic_view *w = &k->in[WEIGHT];
@@ -224,14 +227,21 @@ static unic_status make_weight(const unic_kernel *k, int i, void *to) {
   return UNIC_OK;
 }
 
-/* The weight as the products read it. */
+/* The weight as oneDNN's products read it, or as it is kept. */
 static const void *weight_in(const unic_kernel *k) {
   const linear_plan *l = k->plan;
-  if (!l->copied) return k->in[WEIGHT].data;
+  if (!l->copied || (l->own.m && !l->kept)) return k->in[WEIGHT].data;
   if (l->kept) return k->derived[0];
   void *to = (char *)k->scratch + l->weight_at;
   copy_weight(k, l, to);
   return to;
+}
+
+/* The own product, y or dx, of rows of a. */
+static void own_product(const unic_kernel *k, const void *a, const void *weight, const float *bias, void *c, bool accumulate) {
+  const linear_plan *l = k->plan;
+  if (l->kept) unic_pairs_run(&l->own, a, weight, bias, c, accumulate);
+  else unic_pairs_multiply(&l->own, a, weight, k->in[WEIGHT].dtype, bias, c, accumulate, (char *)k->scratch + l->weight_at);
 }
 
 /* dweight [O, I] is the weight gradient of a 1x1 convolution whose pixels are the rows. With few columns most of its tiles would be used too seldom. */
@@ -261,9 +271,9 @@ static unic_status linear_plan_make(const unic_kernel *k, unic_plan *p) {
     p->scratch = l->y.scratch * 4;
     l->copied = wide || l->own.m;
     if (!l->copied) return UNIC_OK;
-    int64_t bytes = weight_bytes(k, l);
     /* The copy takes the time of about 20 rows of the product. */
     l->kept = !k->grad && l->m < 512;
+    int64_t bytes = weight_bytes(k, l);
     if (l->kept) {
       p->derives = 1;
       p->derive[0].arg = WEIGHT;
@@ -361,7 +371,7 @@ static unic_status linear_forward(const unic_kernel *k) {
   if (k->type != UNIC_F32 && !l->y.native && !l->own.m)
     return unic_product_run(&l->y, k->in[X].data, weight, NULL, 0, k->scratch, store_tile, &f) ? UNIC_OK : refused(l);
   void *to = activation == GELU && f.z ? f.z : f.y;
-  if (l->own.m) unic_pairs_run(&l->own, k->in[X].data, weight, k->in[BIAS].data, to, false);
+  if (l->own.m) own_product(k, k->in[X].data, weight, k->in[BIAS].data, to, false);
   else if (!unic_product_run(&l->y, k->in[X].data, weight, to, 0, k->scratch, NULL, l->y.native ? k->in[BIAS].data : NULL)) return refused(l);
   if (l->y.native || l->own.m) f.bias = NULL;
   if (!f.bias && activation == NONE) return UNIC_OK;
@@ -411,7 +421,7 @@ static unic_status linear_backward(const unic_kernel *k) {
     if (l->made) dz = scratch;
     dx.m = rows;
     dweight.k = rows;
-    if (l->own.m) unic_pairs_run(&l->own, dz, weight, NULL, k->din[X].data, k->accumulate[X]);
+    if (l->own.m) own_product(k, dz, weight, NULL, k->din[X].data, k->accumulate[X]);
     else if (wants_x && !unic_product_run(&dx, dz, weight, unic_at(k->din[X].data, k->type, m * l->i), k->accumulate[X], scratch + l->product_at, NULL, NULL))
       return refused(l);
     if (l->own_dweight.images) unic_conv_weights_run(&l->own_dweight, k->in[X].data, dz, k->din[WEIGHT].data, k->accumulate[WEIGHT], scratch + l->product_at);

@@ -21,5 +21,8 @@ static inline uint64_t unic_pairs_tag(const unic_pairs *p) { return ((uint64_t)p
 void unic_pairs_pack(const unic_pairs *p, const void *weight, int dtype, void *to);
 /* a and c: rows of k and n bf16 numbers without gaps; bias: f32, or NULL; accumulate: c +=. Bits: any_threads. */
 void unic_pairs_run(const unic_pairs *p, const void *a, const void *packed, const float *bias, void *c, bool accumulate);
+/* The same from a weight that is to be packed on the way; scratch: unic_pairs_scratch(p) bytes, for the number of threads of now, 64-byte aligned. */
+int64_t unic_pairs_scratch(const unic_pairs *p);
+void unic_pairs_multiply(const unic_pairs *p, const void *a, const void *weight, int dtype, const float *bias, void *c, bool accumulate, void *scratch);
 
 #endif

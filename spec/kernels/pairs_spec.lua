@@ -37,7 +37,8 @@ describe("products of bf16 rows", function()
 
   -- Rows, inner, columns: ends of tiles (6 rows, 16 and 64 columns), of packing (32 inner rows), odd sizes, several blocks of rows.
   local sizes = { { 1, 2, 1 }, { 5, 4, 15 }, { 6, 32, 16 }, { 7, 34, 17 }, { 12, 30, 63 }, { 13, 66, 64 }, { 17, 64, 65 },
-    { 2, 96, 130 }, { 11, 33, 66 }, { 9, 62, 33 }, { 301, 256, 70 } }
+    { 2, 96, 130 }, { 11, 33, 66 }, { 9, 62, 33 }, { 301, 256, 70 },
+    { 19, 70, 1030 } }   -- the last: threads take columns
   for _, s in ipairs(sizes) do
     local m, i, o = unpack(s)
     it(("linear %d x %d to %d is exact on integers"):format(m, i, o), function()
