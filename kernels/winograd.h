@@ -433,7 +433,7 @@ static inline struct winograd winograd_plan(const unic_view *x, const unic_view 
   int64_t in = x->shape[1], out = y->shape[1], tiles = x->shape[0] * down * across;
   bool low = x->dtype == UNIC_BF16;
   bool lies = low ? unic_isa_current() >= UNIC_ISA_AVX512_BF16 && !x->block && !y->block && in % 32 == 0 && out % lanes == 0
-                  : unic_isa_current() >= UNIC_ISA_AVX2 && x->block == lanes && y->block == lanes;
+                  : unic_isa_current() >= UNIC_ISA_AVX2 && x->dtype == UNIC_F32 && x->block == lanes && y->block == lanes;
   if (!lies || weight->shape[2] != 3 || weight->shape[3] != 3 || padding[0] > 2 || padding[1] > 2 || tiles < 48 || 8 * out < 5 * winograd_up(out, width))
     return (struct winograd){.tiles = 0};
   /* As many blocks for every thread; v of a thread at most as large as for 512 words. */

@@ -194,6 +194,15 @@ describe("winograd", function()
     assert.is_false(runs(3, 2 * width, 2 * width, 8, 8, 1, { groups = 2 }))
   end)
 
+  it("leaves images in a half type on blocks to the direct form", function()
+    local x, w = ints({ 3, 64, 9, 9 }, -1, 1, 1), ints({ 64, 64, 3, 3 }, -1, 1, 2)
+    for _, dtype in ipairs { "f16", "bf16" } do
+      local half = blocked.enter(x):to(dtype)
+      assert.is_nil(half:stride())
+      equal(blocked.values(unic.conv2d(x:to "f64", w:to "f64", nil, { padding = 1 }):to(dtype)), blocked.values(unic.conv2d(half, w, nil, { padding = 1 })))
+    end
+  end)
+
   -- Small integers pass through the transforms and the sums without rounding: equal values, at every way a tile can stick out, in rows and in columns.
   -- Images enough for the kernel to run; without a weight gradient, whose oneDNN form decides about padding 2.
   local sizes = { { 1, 2 }, { 2, 1 }, { 2, 2 }, { 3, 5 }, { 4, 4 }, { 5, 8 }, { 6, 3 }, { 7, 7 }, { 8, 9 }, { 9, 6 }, { 5, 31 } }
