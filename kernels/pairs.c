@@ -2,8 +2,8 @@
  *
  * A tile of 6 rows by 64 columns stays in registers while it goes through all of k: a pair of numbers of a row, broadcast, times four vectors of a packed row.
  * The rows are read where they lie. A thread packs 64 columns and goes through all rows with them: so a weight that passes by once, as in a training step, is
- * never written to memory (400 rows, 4096 to 1024: 9.3 -> 8.3 ms). Where the weight is packed already, the columns too few or the rows too many, it takes
- * a block of rows that stays in L2 and goes through all columns with it. The rows of the tile after the next are fetched meanwhile (56 x 56 pixels of 256 channels to 64: 4.4 -> 3.6 ms), and what a tile
+ * never written to memory (400 rows, 4096 to 1024: 9.3 -> 8.3 ms), and few rows keep all threads at work. Where the columns are too few or the rows too many,
+ * it takes a block of rows that stays in L2 and goes through all columns with it. The rows of the tile after the next are fetched meanwhile (56 x 56 pixels of 256 channels to 64: 4.4 -> 3.6 ms), and what a tile
  * will write when it begins: a store that misses holds up those behind it.
  * Measured on a Zen 4, two threads, oneDNN's products with what rounded and packed the weight for them, against this, GFLOP/s of 469: linear, forward and
  * data gradient, 1576 rows 768 to 2304 406, 402 -> 442, 449; 3072 to 768 408, 400 -> 447, 449; 400 rows 1024 to 3072 341, 334 -> 401, 420, 4096
@@ -149,15 +149,15 @@ UNIC_LOOP(pairs_rows) {
 #endif
 }
 
-/* Items: COLUMNS columns. */
+/* Items: COLUMNS columns, packed already or not. */
 UNIC_LOOP(pairs_panels) {
 #if defined(__AVX512BF16__)
   const struct run *s = context;
   const unic_pairs *p = s->p;
-  uint32_t *b = s->pack.to + unic_thread_index() * p->k / 2 * COLUMNS;
+  uint32_t *own = s->b ? NULL : s->pack.to + unic_thread_index() * p->k / 2 * COLUMNS;
   for (int64_t n = begin * COLUMNS; n < p->n && n < end * COLUMNS; n += COLUMNS) {
-    for (int64_t k = 0; k < p->k; k += DEEP) pack(&s->pack, k, n, b + k / 2 * COLUMNS);
-    panel(s, b, n, 0, p->m);
+    for (int64_t k = 0; own && k < p->k; k += DEEP) pack(&s->pack, k, n, own + k / 2 * COLUMNS);
+    panel(s, own ? own : s->b + n * p->k / 2, n, 0, p->m);
   }
 #endif
 }
@@ -177,18 +177,24 @@ void unic_pairs_pack(const unic_pairs *p, const void *weight, int dtype, void *t
   UNIC_RUN(pairs_pack, (p->n + COLUMNS - 1) / COLUMNS * ((p->k + 31) / 32), 8, &s);
 }
 
+/* Whether threads take columns instead of rows: where there are enough for all of them and the rows stay in a cache, or where the rows are too few. */
+static bool by_panels(const unic_pairs *p) {
+  return p->m < unic_threads() * TALL || (p->m * p->k * 2 <= NEAR && p->n >= 4 * unic_threads() * COLUMNS);
+}
+
 void unic_pairs_run(const unic_pairs *p, const void *a, const void *packed, const float *bias, void *c, bool accumulate) {
   struct run s = {.p = p, .a = a, .b = packed, .bias = bias, .c = c, .accumulate = accumulate};
   if (p->m < 1) return;
+  if (by_panels(p)) {
+    UNIC_RUN(pairs_panels, (p->n + COLUMNS - 1) / COLUMNS, 1, &s);
+    return;
+  }
   int64_t most = BLOCK / (2 * p->k) / TALL * TALL, threads = unic_threads();
   if (most < 4 * TALL) most = 4 * TALL;
   /* As many blocks for every thread, if there are rows enough. */
   int64_t blocks = ((p->m + most - 1) / most + threads - 1) / threads * threads, block = ((p->m + blocks - 1) / blocks + TALL - 1) / TALL * TALL;
   UNIC_RUN(pairs_rows, p->m, block, &s);
 }
-
-/* Whether threads take columns, each packing its own, instead of rows: where there are enough for all of them, and the rows stay in a cache. */
-static bool by_panels(const unic_pairs *p) { return p->m * p->k * 2 <= NEAR && p->n >= 4 * unic_threads() * COLUMNS; }
 
 int64_t unic_pairs_scratch(const unic_pairs *p) { return by_panels(p) ? unic_threads() * p->k * 2 * COLUMNS : unic_pairs_bytes(p); }
 
