@@ -28,6 +28,27 @@ local function equal(a, b)
   assert.equal(0, off, "of " .. #a .. " values differ")
 end
 
+-- y and dx of the seven images x, which `enter` brings into their layout: the same bits with 1 to 3 threads, and y's of two images alone.
+local function same_bits(x, w, b, enter)
+  local function forward(images) return blocked.values(unic.conv2d(enter(images), w, b, { padding = 1 })) end
+  local function gradient(images)
+    local own = images:detach()
+    own.requires_grad = true
+    unic.conv2d(enter(own), w, b, { padding = 1 }):backward { gradient = images }
+    return blocked.values(own.grad)
+  end
+  local y, dx, threads = forward(x), gradient(x), unic.threads()
+  for n = 1, 3 do
+    unic.threads(n)
+    equal(y, forward(x))
+    equal(dx, gradient(x))
+  end
+  unic.threads(threads)
+  local per = #y / 7
+  local alone = forward(unic.contiguous(x:narrow(1, 3, 2)))
+  for i = 1, 2 * per, 7 do assert.equal(y[2 * per + i], alone[i]) end
+end
+
 -- Whether the kernel runs: infinities that go through its differences come out as NaN, and as infinities from direct sums.
 local function runs(images, inputs, outputs, height, width, padding, more)
   local x = unic.ones(images, inputs, height, width) * math.huge
@@ -119,24 +140,7 @@ if unic.device() == "cpu" then describe("winograd in bf16", function()
   it("gives the same bits for any number of threads and whatever images are beside", function()
     unic.manual_seed(4)
     local x, w, b = unic.randn(7, 96, 13, 9):to "bf16", unic.randn(96, 96, 3, 3), unic.randn(96)
-    local function forward(images) return blocked.values(unic.conv2d(images, w, b, { padding = 1 })) end
-    local function gradient(images)
-      local own = images:detach()
-      own.requires_grad = true
-      unic.conv2d(own, w, b, { padding = 1 }):backward { gradient = images }
-      return blocked.values(own.grad)
-    end
-    local y, dx, threads = forward(x), gradient(x), unic.threads()
-    if not native then return end
-    for n = 1, 3 do
-      unic.threads(n)
-      equal(y, forward(x))
-      equal(dx, gradient(x))
-    end
-    unic.threads(threads)
-    local per = #y / 7
-    local alone = forward(unic.contiguous(x:narrow(1, 3, 2)))
-    for i = 1, 2 * per, 7 do assert.equal(y[2 * per + i], alone[i]) end
+    if native then same_bits(x, w, b, function(images) return images end) end
   end)
 
   it("follows a weight that is changed in place, with and without a tape, and lets a NaN reach what it touches", function()
@@ -261,23 +265,7 @@ describe("winograd", function()
   it("gives the same bits for any number of threads and whatever images are beside", function()
     unic.manual_seed(4)
     local x, w, b = unic.randn(7, 144, 13, 9), unic.randn(144, 144, 3, 3), unic.randn(144)
-    local function forward(images) return blocked.values(unic.conv2d(blocked.enter(images), w, b, { padding = 1 })) end
-    local function gradient(images)
-      local own = images:detach()
-      own.requires_grad = true
-      unic.conv2d(blocked.enter(own), w, b, { padding = 1 }):backward { gradient = images }
-      return blocked.values(own.grad)
-    end
-    local y, dx, threads = forward(x), gradient(x), unic.threads()
-    for n = 1, 3 do
-      unic.threads(n)
-      equal(y, forward(x))
-      equal(dx, gradient(x))
-    end
-    unic.threads(threads)
-    local per = #y / 7
-    local alone = forward(unic.contiguous(x:narrow(1, 3, 2)))
-    for i = 1, 2 * per, 7 do assert.equal(y[2 * per + i], alone[i]) end
+    same_bits(x, w, b, blocked.enter)
   end)
 
   it("follows a weight that is changed in place, with and without a tape", function()
